@@ -1,0 +1,73 @@
+"""The layers of the package, as pyproject.toml declares them; what may be imported when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ttsolve
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("llama_cpp", "onnxruntime", "torch", "sympy", "math_verify", "numpy", "sqlite_utils")
+
+
+def test_imports_point_downward() -> None:
+    pytest.importorskip("importlinter", reason="import-linter comes with the dev extra")
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command as run; run()",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["solve", "--help"], ["train", "--help"]])
+def test_help_loads_no_runtime(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from ttsolve.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as done: assert not done.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
+    assert "Usage: ttsolve" in done.stdout
+
+
+def test_each_runtime_has_one_door() -> None:
+    """Which files name a runtime in an import, found by reading them."""
+    doors = {
+        "llama_cpp": {"engines/llama_model.py", "bench.py"},
+        "onnxruntime": {"engines/onnx_prm.py", "engines/cuda.py"},
+        "typer": {"cli.py", "train_cli.py"},
+        "rich": {"render.py"},
+    }
+    package = ROOT / "ttsolve"
+    for runtime, allowed in doors.items():
+        users = {
+            path.relative_to(package).as_posix()
+            for path in package.rglob("*.py")
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.strip().startswith((f"import {runtime}", f"from {runtime}"))
+        }
+        assert users <= allowed, runtime
+
+
+def test_torch_stays_in_training() -> None:
+    package = ROOT / "ttsolve"
+    users = {
+        path.relative_to(package).parts[0]
+        for path in package.rglob("*.py")
+        if "import torch" in path.read_text(encoding="utf-8")
+    }
+    assert users <= {"train"}
+
+
+def test_the_changelog_begins_with_what_is_new() -> None:
+    first = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("## [", 2)[1]
+    assert first.startswith(("Unreleased]", f"{ttsolve.__version__}]"))
