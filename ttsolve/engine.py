@@ -1,0 +1,169 @@
+"""What a strategy can ask for: sample continuations, score them. Everything fast hides below this line.
+
+A `Generator` and a `Verifier` are shared by all runs and may be called from several threads at
+once; an `Engine` is light, belongs to one run of one problem, and holds that run's seed, budget,
+bill and trace.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Literal, Protocol
+
+from ttsolve.core import Solution, Usage
+
+Watch = Callable[[int, Solution], None]  # called with (index of the prefix, what it grew into)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one continuation is drawn."""
+
+    steps: int | None = None  # at most so many further steps; None: to the end
+    temperature: float = 1.0  # 0: greedy
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    min_p: float = 0.0  # 0: off
+    max_tokens: int = 512  # of the whole continuation; reaching it finishes with "length"
+    seed: int = 0  # 32 bits
+
+
+class Generator(Protocol):
+    """The paper's proposer."""
+
+    name: str  # names file and prompt format; equal names give equal samples for equal seeds
+    params: int  # parameter count, for FLOPs
+
+    def sample(
+        self,
+        prefixes: Sequence[Solution],
+        how: Sequence[Sampling],
+        watch: Watch | None = None,
+        stop: threading.Event | None = None,
+    ) -> tuple[list[Solution], Usage]:
+        """Continue each prefix as its `Sampling` says; same order, same length.
+
+        `watch` hears of every continuation as it ends. When `stop` is set, what is unfinished comes
+        back as it stands with finish "budget". The usage counts tokens only.
+        """
+        ...
+
+
+class Verifier(Protocol):
+    """Judges steps: a process reward model."""
+
+    name: str
+    params: int
+
+    def score(self, solutions: Sequence[Solution]) -> tuple[list[Solution], Usage]:
+        """Fill in the score of every step that has none; same order, same length."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened: a continuation that ended, or a solution that was scored."""
+
+    verb: Literal["sample", "score"]
+    parent: Solution
+    child: Solution
+
+
+@dataclass
+class Engine:
+    """One run of one problem: the two verbs, with its seed, its budget and its bill."""
+
+    generator: Generator
+    verifier: Verifier | None = None
+    seed: int = 0
+    sampling: Sampling = Sampling()  # the pair's defaults; steps and temperature vary by call
+    budget: int = 2**31  # units: generations, as the paper counts them
+    listen: Callable[[Event], None] | None = None  # the live view
+    stop: threading.Event = field(default_factory=threading.Event)  # set by Ctrl-C
+    usage: Usage = Usage()
+    trace: list[Event] = field(default_factory=list)
+    _lane: int = 0
+
+    def sample(
+        self,
+        prefixes: Sequence[Solution],
+        *,
+        steps: int | None = None,
+        temperature: float | None = None,
+    ) -> list[Solution]:
+        """Continue each prefix by up to `steps` steps (None: to the end).
+
+        A finished solution comes back as it is, free. A continuation that starts at a problem's
+        root costs one unit of the budget; prefixes beyond the budget come back with finish "budget".
+        """
+        if temperature is None:
+            temperature = self.sampling.temperature
+        started = time.perf_counter()
+        out = list(prefixes)
+        live: list[int] = []
+        how: list[Sampling] = []
+        units = 0
+        for i, prefix in enumerate(prefixes):
+            if prefix.done:
+                continue
+            cost = 0 if prefix.steps else 1
+            if self.stop.is_set() or self.usage.units + units + cost > self.budget:
+                out[i] = replace(prefix, finish="budget")
+                continue
+            units += cost
+            live.append(i)
+            seed = self._next_seed(prefix.problem.question)
+            how.append(replace(self.sampling, steps=steps, temperature=temperature, seed=seed))
+
+        def watch(lane: int, solution: Solution) -> None:
+            self._happened(Event("sample", prefixes[live[lane]], solution))
+
+        grown, usage = self.generator.sample([out[i] for i in live], how, watch, self.stop)
+        for i, solution in zip(live, grown, strict=True):
+            out[i] = solution
+        computed = usage.generated_tokens + usage.prompt_tokens
+        self.usage += replace(
+            usage,
+            units=units,
+            seconds=time.perf_counter() - started,
+            generator_flops=2.0 * self.generator.params * computed,
+        )
+        return out
+
+    def score(self, solutions: Sequence[Solution]) -> list[Solution]:
+        """Fill in the score of every step that has none; without a verifier, change nothing."""
+        if self.verifier is None:
+            return list(solutions)
+        started = time.perf_counter()
+        scored, usage = self.verifier.score(solutions)
+        for parent, child in zip(solutions, scored, strict=True):
+            self._happened(Event("score", parent, child))
+        self.usage += replace(
+            usage,
+            seconds=time.perf_counter() - started,
+            verifier_flops=2.0 * self.verifier.params * usage.verifier_tokens,
+        )
+        return scored
+
+    def _happened(self, event: Event) -> None:
+        self.trace.append(event)
+        if self.listen:
+            self.listen(event)
+
+    def _next_seed(self, question: str) -> int:
+        self._lane += 1
+        return sample_seed(self.seed, question, self._lane - 1)
+
+
+def sample_seed(run: int, question: str, lane: int) -> int:
+    """The seed of one sample, 32 bits: from the run's seed, the problem and its place in the run.
+
+    Never from a global generator: the same run gives the same seeds, alone or beside others in one
+    batch, and a run of 64 samples begins with those of a run of 16.
+    """
+    key = f"{run}/{lane}/{question}".encode()
+    return int.from_bytes(blake2b(key, digest_size=4).digest(), "little")

@@ -1,0 +1,51 @@
+"""Where pairs and the cache are.
+
+                           pairs, first match wins                        cache
+    TTSOLVE_HOME is set    $TTSOLVE_HOME/models, then the carried ones    $TTSOLVE_HOME/cache
+    a checkout             models/                                        cache/
+    an installed package   the user's data folder, then the carried ones  the user's cache folder
+
+The *carried* pairs are those the wheel brings along, in ttsolve/_models.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE = Path(__file__).resolve().parent
+HOME_VARIABLE = "TTSOLVE_HOME"
+
+
+def pair_folders() -> list[Path]:
+    """The folders whose subfolders are pairs, in the order in which they are searched."""
+    return list(dict.fromkeys([user_pairs(), carried_pairs()]))
+
+
+def user_pairs() -> Path:
+    """Where the user puts pairs, and where training writes them; it need not exist yet."""
+    return (_home() or platformdirs.user_data_path("ttsolve", appauthor=False)) / "models"
+
+
+def carried_pairs() -> Path:
+    """Where the pairs are that come with ttsolve."""
+    return PACKAGE.parent / "models" if _in_checkout() else PACKAGE / "_models"
+
+
+def cache_folder() -> Path:
+    """Where results are kept; it need not exist yet."""
+    home = _home()
+    return home / "cache" if home else platformdirs.user_cache_path("ttsolve", appauthor=False)
+
+
+def _home() -> Path | None:
+    if set_home := os.environ.get(HOME_VARIABLE):
+        return Path(set_home).expanduser().resolve()
+    return PACKAGE.parent if _in_checkout() else None
+
+
+def _in_checkout() -> bool:
+    # An installed package has site-packages for a parent, which never holds a pyproject.toml.
+    return (PACKAGE.parent / "pyproject.toml").is_file()
