@@ -1,0 +1,140 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ttsolve.core import Problem, Solution, Step
+from ttsolve.vote import best_of_n, best_of_n_weighted, majority, score_of
+
+PROBLEM = Problem("q")
+VOTES = [best_of_n_weighted, best_of_n, majority]
+
+
+def candidate(answer, *scores, finish="stop"):
+    """A solution with these step scores, the last of them that of the answer."""
+    *inner, last = scores or (None,)
+    steps = [Step(f"{i}\n", 1, score=score) for i, score in enumerate(inner)]
+    text = "no idea\n" if answer is None else f"Answer: {answer}\n"
+    return Solution(PROBLEM, (*steps, Step(text, 1, score=last)), finish)
+
+
+PICTURE = [
+    candidate("1/2", 0.5),
+    candidate("7", 0.75),
+    candidate("0.5", 0.375),
+    candidate("3", 0.125),
+    candidate("3", 0.125),
+    candidate("3", 0.125),
+    candidate(None, 1.0),
+]
+
+
+def test_weighted():
+    vote = best_of_n_weighted(PICTURE)
+    assert vote.weights == (("1/2", 0.875, 2), ("7", 0.75, 1), ("3", 0.375, 3))
+    assert (vote.answer, vote.share, vote.method) == ("1/2", 0.4375, "weighted")
+    assert vote.best is PICTURE[0]
+
+
+def test_best():
+    vote = best_of_n(PICTURE)
+    assert vote.weights == (("7", 0.75, 1), ("1/2", 0.5, 2), ("3", 0.125, 3))
+    assert (vote.answer, vote.method, vote.best) == ("7", "best", PICTURE[1])
+
+
+def test_majority():
+    vote = majority(PICTURE)
+    assert vote.weights == (("3", 3, 3), ("1/2", 2, 2), ("7", 1, 1))
+    assert (vote.answer, vote.share, vote.best) == ("3", 0.5, PICTURE[3])
+
+
+def test_the_answer_is_written_as_its_best_candidate_writes_it():
+    assert best_of_n_weighted([candidate("0.5", 0.25), candidate("1/2", 0.5)]).answer == "1/2"
+
+
+def test_without_scores_the_weighted_vote_is_a_majority_and_says_so():
+    for vote in VOTES:
+        out = vote([candidate("1"), candidate("2"), candidate("2"), candidate("1", 0.9)])
+        assert (out.answer, out.share, out.method) == ("1", 0.5, "majority")
+        assert vote([candidate("1"), candidate("2"), candidate("2")]).answer == "2"
+
+
+@pytest.mark.parametrize("vote", VOTES)
+def test_where_no_two_agree_the_best_score_decides(vote):
+    hands = [candidate("4 * 6", 0.25), candidate("3 * 8", 0.5), candidate("12 + 12", 0.125)]
+    assert vote(hands).answer == "3 * 8"
+    assert vote([candidate("4 * 6"), candidate("3 * 8")]).answer == "4 * 6"
+
+
+@pytest.mark.parametrize("vote", VOTES)
+def test_ties_go_to_the_higher_score_then_to_the_first(vote):
+    a, b, c = candidate("1", 0.5), candidate("2", 0.5), candidate("2", 0.5)
+    assert vote([a, b]).answer == "1"
+    assert vote([b, a]).answer == "2"
+    assert vote([b, c]).best is b
+    high, low = candidate("2", 0.75), candidate("2", 0.25)  # together as heavy as two of 0.5
+    assert best_of_n_weighted([a, a, low, high]).answer == "2"
+    assert majority([a, a, low, high]).answer == "2"
+
+
+@pytest.mark.parametrize("vote", VOTES)
+def test_nobody_votes(vote):
+    for candidates in (
+        [],
+        [candidate(None, 0.5)],
+        [PROBLEM.root],
+        [candidate(None)] * 3,
+    ):
+        out = vote(candidates)
+        assert (out.answer, out.share, out.best, out.weights) == (None, 0.0, None, ())
+
+
+def test_scores_of_zero_share_by_number():
+    vote = best_of_n_weighted([candidate("1", 0.0), candidate("2", 0.0), candidate("2", 0.0)])
+    assert (vote.answer, vote.share) == ("1", pytest.approx(1 / 3))
+
+
+def test_aggregation_of_steps():
+    solution = candidate("1", 0.5, 0.25, 0.75)
+    assert [score_of(solution, by) for by in ("last", "min", "prod")] == [0.75, 0.25, 0.09375]
+    assert score_of(candidate("1", 0.5, None)) is None
+    assert score_of(PROBLEM.root) is None
+    steady, late = candidate("1", 0.5, 0.5), candidate("2", 0.125, 0.875)
+    assert best_of_n([steady, late]).answer == "2"
+    assert best_of_n([steady, late], by="min").answer == "1"
+
+
+ballots = st.lists(
+    st.tuples(st.sampled_from(["1", "1/2", "0.5", "2", "2 * 3", "3*2", None]), st.floats(0.01, 1)),
+    max_size=12,
+)
+
+
+@given(ballots)
+def test_shares_sum_to_one_and_all_who_vote_are_counted(ballot):
+    for vote in VOTES:
+        out = vote([candidate(*each) for each in ballot])
+        voters = sum(answer is not None for answer, _ in ballot)
+        assert sum(count for _, _, count in out.weights) == voters
+        if voters:
+            total = sum(weight for _, weight, _ in out.weights)
+            others = sum(weight for _, weight, _ in out.weights[1:])
+            assert out.share + others / total == pytest.approx(1)
+            assert out.weights[0][0] == out.answer
+
+
+@given(ballots, st.randoms())
+def test_the_order_of_candidates_does_not_matter_up_to_ties(ballot, rng):
+    for vote in VOTES:
+        one = vote([candidate(*each) for each in ballot])
+        two = vote([candidate(*each) for each in rng.sample(ballot, len(ballot))])
+        assert one.share == two.share
+        assert sorted(w[1:] for w in one.weights) == sorted(w[1:] for w in two.weights)
+
+
+@given(ballots.filter(lambda ballot: len({score for _, score in ballot}) == len(ballot)))
+def test_best_of_n_is_the_best_score(ballot):
+    voters = [each for each in ballot if each[0] is not None]
+    if voters:
+        assert (
+            best_of_n([candidate(*b) for b in ballot]).answer == max(voters, key=lambda v: v[1])[0]
+        )
