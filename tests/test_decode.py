@@ -1,0 +1,271 @@
+"""The decode loop against a model of dice whose every answer tells what its cache holds."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+from ttsolve.core import Step
+from ttsolve.engine import Sampling
+from ttsolve.engines.decode import DecodeLoop
+from ttsolve.engines.draw import Drawer, Settings
+from ttsolve.engines.kvtree import KVTree
+from ttsolve.engines.request import Request, Steps
+from ttsolve.prompts import PromptFormat
+
+PIECES = [b"", b"\n", b"a", b"b", b"c\n", b"\n\n", b"Answer: ", b"1", b"\xc3", b"\xa9"]
+ENDS = np.array([piece == b"" for piece in PIECES])
+PROMPT = PromptFormat()
+CONTEXT = 40
+
+
+def logits_after(tokens: tuple[int, ...]) -> np.ndarray:
+    """The dice: the whole content of a sequence is the seed."""
+    random = np.random.default_rng(zlib.crc32(repr(tokens).encode()))
+    return random.standard_normal(len(PIECES)).astype(np.float32)
+
+
+class Dice:
+    """A `Decoder` that checks what it is told as strictly as llama.cpp does."""
+
+    pieces, ends = PIECES, ENDS
+
+    def __init__(self, sequences: int, cells: int | None = None, batch: int = 16) -> None:
+        self.held: list[list[int]] = [[] for _ in range(sequences)]
+        self.batch, self.contiguous, self.seconds = batch, cells is None, 0.0
+        self.cells = cells
+        self.decoded = 0
+        self.interrupted = self.broken = False
+
+    def decode(self, tokens, at, sequences, wanted):  # type: ignore[no-untyped-def]
+        assert 0 < len(tokens) <= self.batch
+        assert sorted(sequences) == list(sequences)
+        rows = []
+        for i, (token, position, sequence) in enumerate(zip(tokens, at, sequences, strict=True)):
+            if self.interrupted and i >= len(tokens) // 2:
+                return None
+            assert position == len(self.held[sequence]) < CONTEXT
+            self.held[sequence].append(int(token))
+            if wanted[i]:
+                rows.append(logits_after(tuple(self.held[sequence])))
+        if self.broken:
+            raise RuntimeError("the dice are broken")
+        if self.cells:
+            assert (
+                len({tuple(h[:n]) for h in self.held for n in range(1, len(h) + 1)}) <= self.cells
+            )
+        self.decoded += len(tokens)
+        return np.array(rows).reshape(-1, len(PIECES))
+
+    def copy(self, source: int, target: int) -> None:
+        assert source != target
+        assert not self.held[target]
+        self.held[target] = list(self.held[source])
+
+    def trim(self, sequence: int, length: int) -> None:
+        del self.held[sequence][length:]
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+
+    def resume(self) -> None:
+        self.interrupted = False
+
+    def close(self) -> None:
+        pass
+
+
+def loop_of(sequences: int, cells: int | None = None, batch: int = 16) -> DecodeLoop:
+    return DecodeLoop(Dice(sequences, cells, batch), PROMPT, KVTree(sequences, CONTEXT, cells))
+
+
+def ask(prefix: list[int], room: int = 12, **how: float) -> Request:
+    return Request(np.array(prefix, np.int32), Sampling(**how), room)  # type: ignore[arg-type]
+
+
+def run(loop: DecodeLoop, requests: list[Request], turns: int = 2000) -> None:
+    loop.waiting.extend(requests)
+    while loop.busy:
+        loop.turn()
+        turns -= 1
+        assert turns, "the loop hangs"
+
+
+def reference(request: Request) -> tuple[list[Step], str | None]:
+    """The same continuation, one token at a time and nothing shared."""
+    alone = ask(request.prefix.tolist(), request.room)
+    alone.how = request.how
+    settings = Settings.empty(1)
+    settings.put(0, request.how)
+    drawer = Drawer(len(PIECES))
+    steps = Steps(PIECES, ENDS, PROMPT)
+    tokens = request.prefix.tolist()
+    while True:
+        at = np.array([len(tokens)], np.int32)
+        token = int(drawer.draw(logits_after(tuple(tokens))[None], settings, at)[0])
+        tokens.append(token)
+        over = len(tokens) == len(request.prefix) + request.room
+        if steps.grow(alone, tokens[alone.begun :], over):
+            return alone.steps, alone.finish
+
+
+def mixed(n: int, seed: int) -> list[Request]:
+    """Requests of several prefixes that share beginnings, with all kinds of settings."""
+    random = np.random.default_rng(seed)
+    out = []
+    for i in range(n):
+        prefix = [2, 3, 2, 3, 7, 7][: random.integers(1, 7)] + [2] * int(random.integers(0, 9))
+        how = {"steps": [None, 1, 2][i % 3], "temperature": [1.0, 0, 2.0][i % 3], "seed": i}
+        out.append(ask(prefix, int(random.integers(1, 25)), **how))
+    return out
+
+
+@pytest.mark.parametrize("cells", [None, 60, 400])
+@pytest.mark.parametrize("sequences", [1, 3, 8])
+def test_the_loop_draws_what_one_token_at_a_time_draws(sequences: int, cells: int | None) -> None:
+    """Whatever is batched, shared, forked, moved or evicted."""
+    loop = loop_of(sequences, cells)
+    for seed in range(3):
+        requests = mixed(30, seed)
+        run(loop, requests)
+        for request in requests:
+            assert (request.steps, request.finish) == reference(request)
+
+
+def test_a_prompt_is_decoded_once_however_many_samples_grow_from_it() -> None:
+    loop = loop_of(4)
+    requests = [ask([2, 3, 2, 3, 7], seed=i) for i in range(30)]
+    run(loop, requests)
+    assert sum(request.decoded for request in requests) == 5
+    assert sum(request.reused for request in requests) == 29 * 5
+    # A token that ends a request is never decoded; each request draws one such.
+    dice = loop.model
+    assert isinstance(dice, Dice)
+    assert dice.decoded == 5 + sum(request.generated - 1 for request in requests)
+
+
+def test_each_problem_of_many_is_decoded_once() -> None:
+    loop = loop_of(8)
+    requests = [ask([2, 2, 3] + [7] * k, seed=i) for k in range(1, 9) for i in range(16)]
+    run(loop, requests)
+    # The problems share their beginnings: one token is new in each after the first.
+    assert sum(request.decoded for request in requests) == 4 + 7
+
+
+def test_beams_continue_where_their_parents_ended() -> None:
+    """A kept prefix costs the one token that its step ended with, which no cache holds yet."""
+    loop = loop_of(8)
+    first = [ask([2, 3, 7], steps=1, seed=i) for i in range(8)]
+    run(loop, first)
+    kept = [r for r in first if r.finish is None][:2]
+    assert len(kept) == 2
+    parents = [[2, 3, 7, *(t for step in r.steps for t in step.ids)] for r in kept]
+    second = [ask(parent, steps=1, seed=9 + i) for i, parent in enumerate(parents * 4)]
+    run(loop, second)
+    assert sum(request.decoded for request in second) == 2
+    for request in second:
+        assert (request.steps, request.finish) == reference(request)
+
+
+def test_long_prefixes_are_decoded_in_parts_beside_running_requests() -> None:
+    loop = loop_of(3, batch=4)
+    requests = [ask([2] * 3, seed=1), ask([3] * 20, seed=2), ask([7] * 15, seed=3)]
+    run(loop, requests)
+    for request in requests:
+        assert (request.steps, request.finish) == reference(request)
+
+
+def test_an_interrupted_batch_changes_nothing() -> None:
+    loop = loop_of(4)
+    requests = mixed(10, 3)
+    loop.waiting.extend(requests)
+    turns = 0
+    while loop.busy:
+        turns += 1
+        assert turns < 500
+        (loop.model.interrupt if turns % 3 == 0 else loop.model.resume)()
+        loop.turn()
+    for request in requests:
+        assert (request.steps, request.finish) == reference(request)
+
+
+def test_cancel_ends_one_owner_as_it_stands_and_leaves_the_other_alone() -> None:
+    loop = loop_of(4)
+    mine, theirs = mixed(9, 1), mixed(9, 2)
+    for request in mine:
+        request.owner = "me"
+    loop.waiting.extend(request for pair in zip(mine, theirs, strict=True) for request in pair)
+    for _ in range(5):
+        loop.turn()
+    loop.cancel("me")
+    assert {request.finish for request in mine} >= {"budget"}
+    for request in mine:
+        full, _ = reference(request)
+        whole = "".join(step.text for step in full)
+        if request.steps and "\N{REPLACEMENT CHARACTER}" not in request.steps[-1].text:
+            assert whole.startswith("".join(step.text for step in request.steps))
+    run(loop, [])
+    for request in theirs:
+        assert (request.steps, request.finish) == reference(request)
+
+
+def test_after_an_error_the_loop_forgets_and_goes_on() -> None:
+    loop = loop_of(4)
+    assert isinstance(loop.model, Dice)
+    loop.waiting.extend(mixed(9, 1))
+    loop.model.broken = True
+    with pytest.raises(RuntimeError):
+        loop.turn()
+    loop.forget()
+    loop.model.broken = False
+    requests = mixed(9, 2)
+    run(loop, requests)
+    for request in requests:
+        assert (request.steps, request.finish) == reference(request)
+
+
+def cut(text_ids: list[int], steps: int | None = None, room: int = 99) -> Request:
+    """Feed tokens to `Steps` one by one."""
+    request = ask([2], room, steps=steps)  # type: ignore[arg-type]
+    grown = Steps(PIECES, ENDS, PROMPT)
+    tokens = [2]
+    for i, token in enumerate(text_ids):
+        tokens.append(token)
+        if grown.grow(request, tokens[request.begun :], i + 1 == room):
+            break
+    return request
+
+
+A, B, C_LINE, BLANK, ANSWER, ONE = 2, 3, 4, 5, 6, 7
+
+
+@pytest.mark.parametrize(
+    ("tokens", "room", "texts", "finish"),
+    [
+        ([A, 1, B, 1, 0], 99, ["a\n", "b\n"], "stop"),  # ended by the end token
+        ([A, C_LINE, 0], 99, ["ac\n"], "stop"),  # the separator inside a token
+        ([A, 1, 1, BLANK, B, 1, 0], 99, ["a\n", "\n\n\nb\n"], "stop"),  # blank lines
+        ([A, 1, BLANK, 0], 99, ["a\n\n\n"], "stop"),  # blank lines at the end
+        ([A, 1, ANSWER, ONE, 1, B, B], 99, ["a\n", "Answer: 1\n"], "stop"),  # the answer ends it
+        ([A, 1, ANSWER, ONE, 0], 99, ["a\n", "Answer: 1"], "stop"),  # in the middle of a line
+        ([A, 1, B, B, B], 4, ["a\n", "bb"], "length"),
+        ([0], 99, [], "stop"),
+        ([A, 8, 9, 1, 0], 99, ["aé\n"], "stop"),  # a character of two tokens
+        ([A, 8, 9, 1, 0], 2, ["a\N{REPLACEMENT CHARACTER}"], "length"),  # half of it
+    ],
+)
+def test_how_tokens_become_steps(
+    tokens: list[int], room: int, texts: list[str], finish: str
+) -> None:
+    request = cut(tokens, room=room)
+    assert [step.text for step in request.steps] == texts
+    assert request.finish == finish
+    assert all(step.tokens == len(step.ids) for step in request.steps)
+
+
+def test_a_limit_of_steps_leaves_a_prefix() -> None:
+    request = cut([A, 1, B, 1, A, 1], steps=2)
+    assert [step.text for step in request.steps] == ["a\n", "b\n"]
+    assert request.finish is None

@@ -1,0 +1,1 @@
+"""Engines: what samples and scores, one external runtime a file."""

@@ -1,0 +1,140 @@
+"""Tokens from logits: vectorised over the batch, and without state.
+
+A draw depends on its logits, its settings and one number in [0, 1) hashed from (seed, position), so
+what else is in the batch, or a resumed run, cannot change it. NumPy over blocks of rows that fit a
+core's cache is faster here than one native sampler chain a sequence, for 600 tokens as for 150,000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttsolve.engine import Sampling
+
+BLOCK = 2**16  # logits handled at once: 256 kB, so that every pass over them stays in cache
+
+BELOW_ONE = 1 - 2.0**-32  # a product with it cannot round up to the other factor
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One row a draw; the meaning of each is that of `ttsolve.engine.Sampling`."""
+
+    seed: NDArray[np.uint64]  # [n]
+    temperature: Floats  # [n]
+    top_k: Ints  # [n]
+    top_p: Floats  # [n]
+    min_p: Floats  # [n]
+
+    @classmethod
+    def empty(cls, n: int) -> Settings:
+        """Room for `n` draws."""
+        return cls(
+            np.zeros(n, np.uint64),
+            np.zeros(n, np.float32),
+            np.zeros(n, np.int32),
+            np.ones(n, np.float32),
+            np.zeros(n, np.float32),
+        )
+
+    def put(self, row: int, how: Sampling) -> None:
+        """Set one row."""
+        self.seed[row] = how.seed
+        self.temperature[row] = how.temperature
+        self.top_k[row] = how.top_k
+        self.top_p[row] = how.top_p
+        self.min_p[row] = how.min_p
+
+    def __getitem__(self, rows: object) -> Settings:
+        return Settings(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+def uniforms(seed: NDArray[np.uint64], position: Ints) -> Doubles:
+    """One number in [0, 1) for each (32-bit seed, position): the splitmix64 hash of the two."""
+    x = (seed << np.uint64(32)) ^ position.astype(np.uint64)
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    # 32 bits only, so that the largest is BELOW_ONE.
+    return (x >> np.uint64(32)).astype(np.float64) * 2.0**-32
+
+
+class Drawer:
+    """Draws from one vocabulary. Not thread-safe: its scratch memory is used again and again."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self._vocabulary = vocabulary
+        self._rows = max(1, BLOCK // vocabulary)
+        chunk = 32 if vocabulary < 4096 else 256
+        # Zero behind the vocabulary, and never written there.
+        self._scratch = np.zeros((self._rows, -(-vocabulary // chunk), chunk), np.float32)
+
+    def draw(self, logits: Floats, how: Settings, position: Ints) -> Ints:
+        """One token a row of `logits` [n, vocabulary]: the inverse of the cumulative distribution.
+
+        Top-k, top-p and min-p cut the distribution at temperature 1, in that order, as llama.cpp
+        does; the temperature comes last. Tokens as likely as the last one kept are kept too.
+        """
+        u = uniforms(how.seed, position)
+        out = np.empty(len(logits), np.int32)
+        for start in range(0, len(logits), self._rows):
+            part = slice(start, start + self._rows)
+            out[part] = self._draw(logits[part], how[part], u[part])
+        return out
+
+    def _draw(self, logits: Floats, how: Settings, u: Doubles) -> NDArray[np.intp]:
+        best: NDArray[np.intp] = logits.argmax(axis=1)
+        sampled = how.temperature > 0
+        if not sampled.any():
+            return best
+        n = len(best)
+        chunks = self._scratch[:n]
+        x = chunks.reshape(n, -1)[:, : self._vocabulary]
+        np.subtract(logits, logits[np.arange(n), best][:, None], out=x)  # the likeliest is at 0
+        if how.top_k.any() or (how.top_p < 1).any() or how.min_p.any():
+            _cut(x, how)
+        temperature = np.where(sampled, how.temperature, np.float32(1))
+        if (temperature != 1).any():
+            x /= temperature[:, None]
+        np.exp(x, out=x)
+        # First over sums of chunks, then inside one: a running sum over every weight would take
+        # longer than all the rest.
+        chunk, share = _first_above(chunks.sum(axis=2), u)
+        token, _ = _first_above(chunks[np.arange(n), chunk], share)
+        return np.where(sampled, chunk * chunks.shape[2] + token, best)
+
+
+def _first_above(mass: Floats, u: Doubles) -> tuple[NDArray[np.intp], Doubles]:
+    """Where the cumulative sum of each row first exceeds `u` of its total, and how far into that
+    element, as a share of it below 1."""
+    total = np.cumsum(mass, axis=1, dtype=np.float64)
+    target = u * total[:, -1]
+    which: NDArray[np.intp] = (total > target[:, None]).argmax(axis=1)
+    rows = np.arange(len(u))
+    within = 1 - (total[rows, which] - target) / mass[rows, which]
+    return which, np.clip(within, 0, BELOW_ONE)
+
+
+def _cut(x: Floats, how: Settings) -> None:
+    """Set what top-k, top-p and min-p exclude to minus infinity; the largest of each row is 0."""
+    vocabulary = x.shape[1]
+    for row, k, p in zip(x, how.top_k, how.top_p, strict=True):
+        if 0 < k < vocabulary:
+            row[row < np.partition(row, vocabulary - k)[vocabulary - k]] = -np.inf
+        if p < 1:
+            weight = np.exp(row)
+            total = float(weight.sum(dtype=np.float64))
+            # All tokens at or below this weight together weigh less than 1 - p: none is needed.
+            few = np.sort(weight[weight > (1 - p) * total / vocabulary])[::-1]
+            enough = np.searchsorted(np.cumsum(few, dtype=np.float64), p * total)
+            row[weight < few[min(int(enough), len(few) - 1)]] = -np.inf
+    with np.errstate(divide="ignore"):  # min_p 0: everything above minus infinity stays
+        x[x < np.log(how.min_p)[:, None]] = -np.inf

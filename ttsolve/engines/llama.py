@@ -1,0 +1,181 @@
+"""GGUF generators through llama.cpp, in process.
+
+Turns solutions into token prefixes and back. Batching, sharing of prefixes and stopping are the
+decode loop's (`decode`), llama.cpp itself is behind `llama_model`.
+
+KV layout. "split" gives each sequence its own cells: attention reads only its own, a fork copies.
+"unified" lets sequences share cells: forks are free, attention runs over the cells of all. On a CPU
+split was 3 to 5 times faster at width 64 for a small model, so "auto" is split there. On a GPU it
+is unified, for its memory is scarcer: a rule that no measurement stands behind yet.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttsolve.core import Solution, Usage
+from ttsolve.engine import Sampling, Watch
+from ttsolve.engines.decode import DecodeLoop
+from ttsolve.engines.kvtree import KVTree
+from ttsolve.engines.llama_model import LlamaModel
+from ttsolve.engines.request import Request
+from ttsolve.engines.worker import Worker
+from ttsolve.errors import ProblemTooLong, UsageError
+from ttsolve.prompts import PromptFormat
+
+MOST = 256  # sequences of one context: llama.cpp's own limit
+WHOLE = 64 << 20  # bytes: larger files are named by their size and samples of their content
+
+
+class LlamaGenerator:
+    """A GGUF model as a generator, with room for `width` running samples.
+
+    `context`: tokens of one sequence, prompt and solution (None: what the model was trained for, at
+    most 4096 and what 2 GiB of cache allow). `gpu_layers`: layers on the GPU, if there is one; -1:
+    all. `threads`: CPU threads (None: all cores, one for a model so small that they only wait for
+    each other). `kv`: the layout, see above.
+
+    Raises:
+        ModelError: when the file is missing, damaged, or not a text generator.
+        UsageError: when `width` is not from 1 to 256.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        prompt: PromptFormat,
+        *,
+        width: int = 64,
+        context: int | None = None,
+        gpu_layers: int = -1,
+        threads: int | None = None,
+        kv: Literal["auto", "unified", "split"] = "auto",
+    ) -> None:
+        if not 1 <= width <= MOST:
+            raise UsageError(f"A width of {width} is not possible: choose one from 1 to {MOST}.")
+        model = LlamaModel(
+            path, width=width, context=context, gpu_layers=gpu_layers, threads=threads, kv=kv
+        )
+        self.prompt = prompt
+        self.name = (
+            f"{fingerprint(path)}-{blake2b(repr(prompt).encode(), digest_size=4).hexdigest()}"
+        )
+        self.params = model.params
+        self.vocab_size = model.vocab_size
+        self.context = model.context
+        self.width = width
+        self.kv = model.kv
+        self.device = model.device
+        self.threads = model.threads
+        self._loop = DecodeLoop(model, prompt, KVTree(width, model.context, model.cells))
+        self._model = model
+        self._worker = Worker(self._loop)
+        # At exit too: the interpreter must not take llama.cpp's memory from under its thread.
+        self._close = weakref.finalize(self, self._worker.close)
+        self._prompt_ids = lru_cache(maxsize=1024)(self._render)
+
+    def sample(
+        self,
+        prefixes: Sequence[Solution],
+        how: Sequence[Sampling],
+        watch: Watch | None = None,
+        stop: threading.Event | None = None,
+    ) -> tuple[list[Solution], Usage]:
+        """Continue each prefix as its `Sampling` says: see `ttsolve.engine.Generator`.
+
+        A continuation that reaches the end of the context finishes with "length". On Ctrl-C this
+        call's samples are dropped within a second, and the generator stays usable.
+
+        Raises:
+            ProblemTooLong: when a problem leaves no room for a solution.
+        """
+        out = list(prefixes)
+        place: dict[int, int] = {}  # request (by its id) -> its prefix
+        requests: list[Request] = []
+        for i, (prefix, sampling) in enumerate(zip(prefixes, how, strict=True)):
+            if prefix.done:
+                continue
+            request = self._request(prefix, sampling)
+            if request is None:
+                out[i] = prefix.grow(finish="length")
+                continue
+            place[id(request)] = i
+            requests.append(request)
+
+        def heard(request: Request) -> None:
+            i = place[id(request)]
+            out[i] = prefixes[i].grow(*request.steps, finish=request.finish)
+            if watch:
+                watch(i, out[i])
+
+        self._worker.serve(requests, heard, stop)
+        return out, Usage(
+            generated_tokens=sum(request.generated for request in requests),
+            prompt_tokens=sum(request.decoded for request in requests),
+            reused_tokens=sum(request.reused for request in requests),
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        """The generator's token ids of a text."""
+        return self._model.tokenize(text)
+
+    def timing(self) -> tuple[float, float]:
+        """Seconds spent in the decode loop so far, and how many of them inside llama_decode."""
+        return self._loop.seconds, self._model.seconds
+
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        self._close()
+
+    def __enter__(self) -> LlamaGenerator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _render(self, question: str) -> NDArray[np.int32]:
+        ids = self._model.tokenize(self.prompt.render(question), start=True)
+        if len(ids) >= self.context:
+            raise ProblemTooLong(
+                f"The problem takes {len(ids)} tokens of the generator's context of {self.context} "
+                "and leaves no room for a solution: shorten it, or use a longer context."
+            )
+        return np.array(ids, np.int32)
+
+    def _request(self, prefix: Solution, how: Sampling) -> Request | None:
+        """What to ask of the loop; None: the prefix fills the context."""
+        ids = self._prompt_ids(prefix.problem.question)
+        if prefix.steps:
+            steps = (step.ids or self.tokenize(step.text) for step in prefix.steps)
+            ids = np.concatenate([ids, *(np.array(tokens, np.int32) for tokens in steps)])
+        room = min(how.max_tokens, self.context - len(ids))
+        return Request(ids, how, room) if room > 0 else None
+
+
+def fingerprint(path: Path) -> str:
+    """blake2b of a file: of all of it up to 64 MiB, else of its size and 64 parts of 1 MiB."""
+    size = path.stat().st_size
+    digest = blake2b(str(size).encode(), digest_size=12)
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            digest.update(file.read())
+        else:
+            for i in range(64):
+                file.seek((size - (1 << 20)) * i // 63)
+                digest.update(file.read(1 << 20))
+    return digest.hexdigest()
