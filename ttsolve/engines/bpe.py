@@ -1,0 +1,87 @@
+"""A pair's own `tokenizer.json` (byte-level BPE), run by tiktoken and never the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from ttsolve.errors import ModelError
+
+_GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+
+class ByteBpe:
+    """Turns text into the token ids of one `tokenizer.json`.
+
+    Raises:
+        ModelError: the file is missing, damaged, or not a byte-level BPE.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            raw = path.read_bytes()
+            state = json.loads(raw)
+            model, added = state["model"], state["added_tokens"]
+            ids: dict[str, int] = model["vocab"]
+            ranks = _ranks(model["merges"])
+            self._ids = [ids[token] for token in ranks]
+            pattern = _pattern(state["pre_tokenizer"])
+        except OSError as error:
+            raise ModelError(f"Cannot read the tokenizer {path}: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"The tokenizer {path} is damaged or no byte-level BPE; use the tokenizer.json "
+                "that belongs to the model."
+            ) from error
+        self.special: dict[str, int] = {token["content"]: token["id"] for token in added}
+        self.vocabulary = max([*ids.values(), *self.special.values()]) + 1
+        self.sha256 = sha256(raw).hexdigest()
+        # tiktoken merges the pair of the lowest rank and names a token by its rank, while ids may
+        # have any order: it is given the ranks of the merges, and `_ids` leads from these to ids.
+        self._bpe = tiktoken.Encoding(
+            path.stem,
+            pat_str=pattern,
+            mergeable_ranks={_bytes(token): rank for rank, token in enumerate(ranks)},
+            special_tokens={},
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, in which nothing is read as a special token."""
+        return [self._ids[rank] for rank in self._bpe.encode_ordinary(text)]
+
+
+def _ranks(merges: Iterable[Any]) -> list[str]:
+    """Every token that merging can make, in the order of the merges: single bytes first."""
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+    return list(dict.fromkeys([*_ALPHABET, *(left + right for left, right in pairs)]))
+
+
+def _pattern(pre_tokenizer: dict[str, Any]) -> str:
+    """The regular expression that cuts text into words before any merge."""
+    parts = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    for part in parts:
+        if part["type"] == "Split":
+            return str(part["pattern"]["Regex"])
+    if [part["type"] for part in parts] == ["ByteLevel"]:
+        return _GPT2
+    raise ValueError("an unknown pre-tokenizer")
+
+
+def _alphabet() -> dict[str, int]:
+    """GPT-2's stand-in for every byte: a printable byte is itself, the rest follow from 256."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    stand_ins = printable + list(range(256, 256 + len(rest)))
+    return {chr(code): byte for code, byte in zip(stand_ins, printable + rest, strict=True)}
+
+
+_ALPHABET = _alphabet()
+
+
+def _bytes(token: str) -> bytes:
+    return bytes(_ALPHABET[char] for char in token)

@@ -1,0 +1,241 @@
+"""The verifier: a process reward model in ONNX Runtime that computes new tokens only.
+
+A step's score is sigmoid(logit at the step's last token). The steps of all solutions of a call form
+a tree (with the steps of earlier calls: `ScoreTree`); every unbroken run of new steps is one row of
+a batch, its keys and values go behind those of its prefix, and so no step is computed twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from ttsolve.core import Solution, Step, Usage
+from ttsolve.engines.bpe import ByteBpe
+from ttsolve.engines.cuda import cuda_loads, gpu_found
+from ttsolve.engines.scoretree import Array, Node, Run, ScoreTree, batches, levels
+from ttsolve.errors import ModelError, ProblemTooLong
+from ttsolve.prompts import PromptFormat
+
+Device = Literal["auto", "cpu", "cuda"]
+CELLS = 4096  # of a batch: rows · (past + new tokens); more only takes more memory
+INPUTS = {"input_ids", "attention_mask", "position_ids"}
+NOTES = {"format", "digest", "tokenizer", "vocabulary", "bos", "context", "params"}
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class OnnxVerifier:
+    """A `Verifier` that reads a model written by `ttsolve train export`.
+
+    memory_mb: what is kept from call to call; threads: None, ONNX Runtime chooses; device: where
+    to run ("auto": the GPU when its libraries load), and afterwards where it runs.
+
+    Raises:
+        ModelError: a file is missing, damaged or of the wrong kind, the tokenizer is not the
+            model's, or the device "cuda" does not work here.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tokenizer: Path,
+        prompt: PromptFormat,
+        *,
+        memory_mb: int = 512,
+        threads: int | None = None,
+        device: Device = "auto",
+    ):
+        self.device = _choose(device)
+        self._session = _open(path, threads, self.device)
+        self._past = [i for i in self._session.get_inputs() if i.name not in INPUTS]
+        self._present = [i.name.replace("past.", "present.") for i in self._past]
+        notes = _notes(self._session, path)
+        layout = blake2b(repr(prompt).encode(), digest_size=4).hexdigest()
+        self.name = f"{notes['digest'][:24]}-{layout}"
+        self.params = int(notes["params"])
+        self.context = int(notes["context"])  # tokens
+        self._bos = int(notes["bos"])
+        self._prompt = prompt
+        self._bpe = ByteBpe(tokenizer)
+        found = (self._bpe.sha256, self._bpe.vocabulary)
+        if found != (notes["tokenizer"], int(notes["vocabulary"])):
+            raise ModelError(
+                f"The verifier {path} was made for another tokenizer than {tokenizer}; use the two "
+                "files of one pair."
+            )
+        self._tree = ScoreTree(memory_mb * 2**20)
+        self._lock = threading.Lock()
+
+    def score(self, solutions: Sequence[Solution]) -> tuple[list[Solution], Usage]:
+        """Fill in the score of every step that has none; same order, same length.
+
+        A step that ends beyond the verifier's context scores 0: nothing speaks for it.
+
+        Raises:
+            ProblemTooLong: a problem fills the verifier's context by itself.
+        """
+        with self._lock:
+            out: list[Solution] = []
+            computed = 0
+            for group in self._groups(solutions):
+                computed += self._compute(group)
+                out += [_filled(solution, nodes) for solution, nodes in group]
+                self._tree.forget()
+            return out, Usage(verifier_tokens=computed)
+
+    def _groups(self, solutions: Iterable[Solution]) -> Iterator[list[tuple[Solution, list[Node]]]]:
+        """The solutions with their nodes, as many at once as memory may keep."""
+        room = self._tree.limit // self._cell_bytes
+        group, tokens = [], 0
+        for solution in solutions:
+            nodes = self._tree.path(self._texts(solution), self._encode)
+            group.append((solution, nodes))
+            tokens += sum(len(node.ids) for node in nodes if node.past is None)
+            if tokens > room:
+                yield group
+                group, tokens = [], 0
+        yield group
+
+    def _texts(self, solution: Solution) -> list[str]:
+        separator = self._prompt.separator
+        steps = (step.text.removesuffix(separator) + separator for step in solution.steps)
+        return [self._prompt.render(solution.problem.question), *steps]
+
+    def _encode(self, text: str, parent: Node) -> list[int]:
+        if parent is not self._tree.root:
+            return self._bpe.encode(text)
+        ids = [self._bos, *self._bpe.encode(text)]
+        if len(ids) > self.context:
+            raise ProblemTooLong(
+                f"The problem has {len(ids)} tokens and the verifier reads {self.context}; shorten "
+                "it or use another pair."
+            )
+        return ids
+
+    def _compute(self, group: Iterable[tuple[Solution, list[Node]]]) -> int:
+        """Compute what the group's scores need; how many tokens that were."""
+        todo: dict[Node, None] = {}
+        grows: set[Node] = set()  # from where solutions may go on: keys and values worth keeping
+        for solution, nodes in group:
+            todo.update(dict.fromkeys(self._missing(solution, nodes)))
+            grows.update(nodes[:1] if solution.done else (nodes[0], nodes[-1]))
+        plan = list(levels(todo))
+        grows.update(run.first.parent for runs in plan for run in runs if run.first.parent)
+        for runs in plan:
+            for batch in batches(runs, CELLS):
+                self._compute_batch(batch, grows)
+        return sum(len(node.ids) for node in todo)
+
+    def _missing(self, solution: Solution, nodes: list[Node]) -> list[Node]:
+        """The nodes to compute before this solution's steps can all have scores."""
+        asked = 0
+        for i, step in enumerate(solution.steps, start=1):
+            if step.score is None and nodes[i].score is None and nodes[i].end <= self.context:
+                asked = i
+        return [node for node in nodes[: asked + 1] if node.past is None] if asked else []
+
+    def _compute_batch(self, runs: list[Run], grows: set[Node]) -> None:
+        past = max(run.start for run in runs)
+        feed = self._feed(runs, past, new=max(run.length for run in runs))
+        kept = [run.steps_up_to(grows) for run in runs]
+        outputs = ["logits", *self._present] if any(kept) else ["logits"]
+        logits, *present = self._session.run(outputs, feed)
+        for row, run in enumerate(runs):
+            for node in run.nodes:
+                logit = float(logits[row, node.end - run.start - 1])
+                node.score = (1 + math.tanh(logit / 2)) / 2  # the sigmoid, without its overflow
+            for node in run.nodes[: kept[row]]:
+                cells = slice(past + node.start - run.start, past + node.end - run.start)
+                self._tree.keep(node, [array[row, :, cells] for array in present])
+
+    def _feed(self, runs: list[Run], past: int, new: int) -> dict[str, Array]:
+        """One row per run: what is before it padded on the left, its own tokens on the right."""
+        ids, positions = np.zeros((2, len(runs), new), dtype=np.int64)
+        attention = np.zeros((len(runs), past + new), dtype=np.int64)
+        caches = {
+            i.name: np.zeros((len(runs), i.shape[1], past, i.shape[3]), TYPES[i.type])
+            for i in self._past
+        }
+        for row, run in enumerate(runs):
+            shift = past - run.start
+            ids[row, : run.length] = run.ids
+            positions[row, : run.length] = range(run.start, run.start + run.length)
+            attention[row, shift : past + run.length] = 1
+            for node in run.first.before():
+                cells = slice(shift + node.start, shift + node.end)
+                for array, kept in zip(caches.values(), node.past or (), strict=True):
+                    array[row, :, cells] = kept
+        return {"input_ids": ids, "attention_mask": attention, "position_ids": positions, **caches}
+
+    @property
+    def _cell_bytes(self) -> int:
+        """Bytes of one token's keys and values."""
+        return sum(i.shape[1] * i.shape[3] * np.dtype(TYPES[i.type]).itemsize for i in self._past)
+
+
+def _filled(solution: Solution, nodes: list[Node]) -> Solution:
+    def scored(step: Step, node: Node) -> Step:
+        return step if step.score is not None else replace(step, score=node.score or 0.0)
+
+    steps = (scored(step, node) for step, node in zip(solution.steps, nodes[1:], strict=True))
+    return replace(solution, steps=tuple(steps))
+
+
+def _choose(device: Device) -> Device:
+    if device == "cpu" or _cuda_works():
+        return "cpu" if device == "cpu" else "cuda"
+    if device == "cuda":
+        raise ModelError(
+            "The verifier cannot run on CUDA: its libraries or the GPU's driver do not load; "
+            "install them or use device 'auto'."
+        )
+    return "cpu"
+
+
+def _cuda_works() -> bool:
+    # Asked for a provider whose libraries are missing, ONNX Runtime prints errors and falls back.
+    if "CUDAExecutionProvider" not in ort.get_available_providers() or not gpu_found():
+        return False
+    with contextlib.redirect_stdout(io.StringIO()):
+        ort.preload_dlls()  # those of the nvidia-* wheels; what it misses, it prints
+    return cuda_loads(ort.cuda_version)
+
+
+def _open(path: Path, threads: int | None, device: Device) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, and told in our own words
+    options.intra_op_num_threads = threads or 0
+    # Threads that spin between calls take the cores from the generator.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CUDAExecutionProvider"] * (device == "cuda") + ["CPUExecutionProvider"]
+    if not path.is_file():
+        raise ModelError(f"There is no verifier {path}: install the pair again.")
+    try:
+        return ort.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own errors share no base class
+        raise ModelError(
+            f"The verifier {path} is no ONNX model or is damaged; install the pair again."
+        ) from error
+
+
+def _notes(session: Any, path: Path) -> dict[str, str]:
+    """What `ttsolve train export` wrote into the model's metadata."""
+    metadata = session.get_modelmeta().custom_metadata_map
+    notes = {k.removeprefix("ttsolve."): v for k, v in metadata.items() if k.startswith("ttsolve.")}
+    names = {i.name for i in session.get_inputs()}
+    if not notes.keys() >= NOTES or not names >= INPUTS or notes.get("format") != "1":
+        raise ModelError(
+            f"{path} is an ONNX model but no verifier of ttsolve; write one with "
+            "`ttsolve train export`."
+        )
+    return notes
