@@ -1,0 +1,5 @@
+"""`python -m ttsolve` is `ttsolve`."""
+
+from ttsolve.cli import main
+
+main()

@@ -1,0 +1,106 @@
+"""A model's KV cache: what stands where (`KVTree`), and the model told of every change."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttsolve.engines.kvtree import KVTree, Place
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+class Decoder(Protocol):
+    """A model and its KV cache."""
+
+    pieces: list[bytes]  # the text of every token
+    ends: Bools  # [vocabulary]: the tokens that end a generation
+    batch: int  # tokens one call of `decode` takes
+    contiguous: bool  # a batch is quicker when its sequences stand side by side
+    seconds: float  # spent decoding so far
+
+    def decode(self, tokens: Ints, at: Ints, sequences: Ints, wanted: Bools) -> Floats | None:
+        """Decode a batch, all [n]; the logits [wanted tokens, vocabulary], valid until the next
+        call. None: interrupted, and the cache may hold a part of the batch."""
+        ...
+
+    def copy(self, source: int, target: int) -> None:
+        """Make the sequence `target`, which is empty, equal to `source`."""
+        ...
+
+    def trim(self, sequence: int, length: int) -> None:
+        """Forget what stands in a sequence from position `length` on."""
+        ...
+
+    def interrupt(self) -> None:
+        """Let `decode` return early, from any thread, until `resume`."""
+        ...
+
+    def resume(self) -> None:
+        """Take `interrupt` back."""
+        ...
+
+    def close(self) -> None:
+        """Free the model and its cache."""
+        ...
+
+
+class Cache:
+    """The tree and the model's cache in step."""
+
+    def __init__(self, model: Decoder, tree: KVTree) -> None:
+        self.model, self.tree = model, tree
+        self.length = tree.length  # [sequences], a live view
+
+    def place(self, prefix: Ints, free: Bools, complete: bool) -> Place:
+        """Where `prefix` goes. Unless `complete`, its last token is to be decoded in any case, for
+        its logits; so it is too where the cache does not hold all of it."""
+        place = self.tree.place(prefix, free)
+        if complete and place.reused == len(prefix):
+            return place
+        return self.tree.place(prefix[:-1], free)
+
+    def take(self, place: Place) -> None:
+        """Make the sequence of `place` hold the shared tokens and nothing else."""
+        if place.source is not None:
+            self.model.trim(place.sequence, 0)
+            self.model.copy(place.source, place.sequence)
+        self.model.trim(place.sequence, place.reused)
+        self.tree.take(place)
+
+    def make_room(self, needed: int, free: Bools, place: Place) -> bool:
+        """Evict free sequences, the least recently used first, until `needed` tokens fit beside
+        what remains; True when they do. The prefix at `place` is spared."""
+        if self.tree.cells is None:
+            return True
+        spared = place.sequence if place.source is None else place.source
+        for sequence in np.argsort(self.tree.touched).tolist():
+            if self.tree.spare >= needed:
+                break
+            if free[sequence] and sequence != spared:
+                self.evict(sequence)
+        return self.tree.spare >= needed
+
+    def evict(self, sequence: int) -> None:
+        """Forget a sequence."""
+        self.tree.trim(sequence, 0)
+        self.model.trim(sequence, 0)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for sequence in range(len(self.length)):
+            self.evict(sequence)
+
+    def decode(self, tokens: Ints, at: Ints, sequences: Ints, wanted: Bools) -> Floats | None:
+        """As `Decoder.decode`, but an interrupted batch leaves the cache as it was."""
+        logits = self.model.decode(tokens, at, sequences, wanted)
+        if logits is None:
+            for sequence in np.unique(sequences).tolist():
+                self.model.trim(sequence, int(self.length[sequence]))
+            return None
+        self.tree.extend(sequences, tokens, at)
+        return logits

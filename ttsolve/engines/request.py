@@ -1,0 +1,86 @@
+"""One continuation in the making, and how tokens become its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttsolve.core import Finish, Step
+from ttsolve.engine import Sampling
+from ttsolve.prompts import PromptFormat
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One continuation: what was asked, and what has grown so far."""
+
+    prefix: NDArray[np.int32]  # at least one token
+    how: Sampling
+    room: int  # new tokens it may have, at least 1; prefix and room fit into the context
+    done: Callable[[Request], None] = lambda _: None  # called once, from the loop's thread
+    owner: object = None  # whose request it is, for `DecodeLoop.cancel`
+    key: bytes = b""  # the prefix's content
+    begun: int = 0  # position at which the step in hand began
+    steps: list[Step] = field(default_factory=list)
+    finish: Finish | None = None
+    generated: int = 0  # tokens drawn
+    decoded: int = 0  # prefix tokens computed for it
+    reused: int = 0  # prefix tokens found in the cache
+
+    def __post_init__(self) -> None:
+        self.key = self.prefix.tobytes()
+        self.begun = len(self.prefix)
+
+
+class Steps:
+    """Cuts what was generated into steps, and knows where a solution ends.
+
+    A step ends with the first token that completes the separator (which may straddle tokens), after
+    some text: blank lines belong to the step after them. Tokens are joined as bytes, so a character
+    may straddle tokens too.
+    """
+
+    def __init__(self, pieces: list[bytes], ends: NDArray[np.bool_], prompt: PromptFormat) -> None:
+        self._pieces, self._ends, self._prompt = pieces, ends, prompt
+        self._separator = prompt.separator.encode()
+        last = self._separator[-1:]
+        # [vocabulary]: tokens after which something may have ended; no other needs a look.
+        self.marks = ends | np.fromiter((last in piece for piece in pieces), bool, len(pieces))
+
+    def grow(self, request: Request, ids: list[int], over: bool) -> bool:
+        """Add the step that the last of `ids`, the tokens of the step in hand, completes, if any.
+
+        `over`: no further token is allowed. True: the request has ended, and says how.
+        """
+        if self._ends[ids[-1]]:
+            self.close(request, ids[:-1])
+            request.finish = "stop"
+            return True
+        if self._separator in self._text(ids).lstrip():
+            self.close(request, ids)
+            if self._prompt.ends_solution(request.steps[-1].text):
+                request.finish = "stop"
+                return True
+            if len(request.steps) == request.how.steps:
+                return True
+            ids = []
+        if over:
+            self.close(request, ids)
+            request.finish = "length"
+        return over
+
+    def close(self, request: Request, ids: list[int]) -> None:
+        """Make a step of `ids`; a blank one joins the step before it, if there is one."""
+        text = self._text(ids).decode(errors="replace")
+        if text.strip():
+            request.steps.append(Step(text, len(ids), tuple(ids)))
+        elif request.steps:
+            last = request.steps.pop()
+            request.steps.append(Step(last.text + text, last.tokens + len(ids), (*last.ids, *ids)))
+        request.begun += len(ids)
+
+    def _text(self, ids: list[int]) -> bytes:
+        return b"".join([self._pieces[i] for i in ids])

@@ -1,0 +1,248 @@
+"""Everything that is shown: results go to stdout; the live line, notes and errors to stderr.
+
+Texts that a generator or a user wrote are printed with control characters replaced, so that they
+cannot move the cursor or colour the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ttsolve.answers import answer_of
+from ttsolve.core import Result, Solution, Usage
+from ttsolve.engine import Event
+from ttsolve.pair import Pair
+from ttsolve.solve import aggregation_of
+from ttsolve.vote import score_of
+
+
+def printable(text: str) -> str:
+    """The text on one line, control characters (but no letter of any script) shown as `�`."""
+    return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+
+
+def quantity(value: float, unit: str) -> str:
+    """Three digits and an SI prefix: quantity(6.13e9, "FLOP") == "6.13 GFLOP"."""
+    thousands = 0
+    while abs(value) >= 999.5 and thousands < 6:
+        value, thousands = value / 1000, thousands + 1
+    return f"{value:.3g} {' kMGTPE'[thousands].strip()}{unit}"
+
+
+# --- results (stdout) ---------------------------------------------------------------------------
+
+
+def show_result(result: Result, pair: Pair, *, all_steps: bool = False) -> None:
+    """The answer first; then its share of the vote, what was spent, the steps with their scores.
+
+    `all_steps` shows every distinct candidate, else there is the best one that gives the answer.
+    """
+    out = Console(highlight=False, soft_wrap=True)
+    answer = "(no answer)" if result.answer is None else printable(result.answer)
+    out.print(Text(answer, style="bold"))
+    out.print(Text(f"share  {share_line(result, pair)}"))
+    out.print(Text(f"spent  {bill_line(result.usage)}"))
+    shown = distinct(result.candidates, pair)
+    if not all_steps:
+        shown = [one for one in shown if result.best and one[0].text == result.best.text]
+    for candidate, copies in shown:
+        out.print()
+        out.print(Text(candidate_line(candidate, copies, pair), style="dim"))
+        for step in candidate.steps:
+            out.print(colored(step.score), Text(printable(step.text)))
+
+
+def share_line(result: Result, pair: Pair) -> str:
+    """How the vote went, in words."""
+    answered = sum(answer_of(c, pair.prompt.answer) is not None for c in result.candidates)
+    without = "" if result.settings["verifier"] else "; there is no verifier"
+    return (
+        f"{result.share:.2f} of the {result.settings['vote']} vote, "
+        f"{answered} of {len(result.candidates)} candidates with an answer{without}"
+    )
+
+
+def bill_line(bill: Usage) -> str:
+    """What was spent, in words."""
+    parts = [
+        f"{bill.units} unit{'' if bill.units == 1 else 's'}",
+        f"{bill.generated_tokens:,} tokens generated",
+        f"{bill.prompt_tokens:,} of prompts ({bill.reused_tokens:,} reused)",
+        f"{bill.verifier_tokens:,} verified",
+        f"{bill.seconds:.2f} s",
+        f"{quantity(bill.generator_flops, 'FLOP')} + {quantity(bill.verifier_flops, 'FLOP')}",
+    ]
+    return ", ".join(parts)
+
+
+def candidate_line(candidate: Solution, copies: int, pair: Pair) -> str:
+    """One candidate, in words."""
+    score = score_of(candidate, aggregation_of(pair))
+    words = ["solution" if candidate.finish == "stop" else f"solution cut by {candidate.finish}"]
+    words += [f"score {score:.2f}"] if score is not None else []
+    words += [f"sampled {copies} times"] if copies > 1 else []
+    return ", ".join(words)
+
+
+def colored(score: float | None) -> Text:
+    """A step's score, green where the verifier trusts it and red where not."""
+    if score is None:
+        return Text("     -", style="dim")
+    return Text(f"  {score:.2f}", style="green" if score >= 0.5 else "red")
+
+
+def distinct(candidates: Sequence[Solution], pair: Pair) -> list[tuple[Solution, int]]:
+    """Every text once, with how often it came: highest score first, then the most frequent."""
+    copies = Counter(c.text for c in candidates if c.steps)
+    first = {c.text: c for c in reversed(candidates)}
+    pairs = [(first[text], count) for text, count in copies.items()]
+    return sorted(
+        pairs, key=lambda p: (score_of(p[0], aggregation_of(pair)) or 0.0, p[1]), reverse=True
+    )
+
+
+def as_json(result: Result, pair: Pair) -> str:
+    """The result as one line of JSON. Only an interrupted one has the key `interrupted`."""
+    bill = asdict(result.usage)
+    record = {
+        "problem": result.problem.question,
+        "answer": result.answer,
+        "share": result.share,
+        "strategy": result.strategy,
+        "settings": result.settings,
+        "seed": result.seed,
+        "pair": result.pair,
+        "units": bill.pop("units"),
+        "bill": bill,
+        "candidates": [
+            {
+                "answer": answer_of(candidate, pair.prompt.answer),
+                "score": score_of(candidate, aggregation_of(pair)),
+                "steps": [{"text": step.text, "score": step.score} for step in candidate.steps],
+                "finish": candidate.finish,
+            }
+            for candidate in result.candidates
+        ],
+    }
+    if result.interrupted:
+        record["interrupted"] = True
+    return json.dumps(record, allow_nan=False)
+
+
+def show_pairs(pairs: Sequence[Pair]) -> None:
+    """The pairs, one a line."""
+    width = max((len(pair.name) for pair in pairs), default=0)
+    for pair in pairs:
+        line(f"{pair.name:{width}}  {printable(pair.about)}")
+
+
+def show_pair(pair: Pair) -> None:
+    """What a pair is made of, and what was measured of it."""
+    how = asdict(pair.sampling)
+    rows = {
+        "pair": f"{pair.name}: {pair.about}",
+        "folder": str(pair.folder),
+        "world": f"{pair.world.name}: {pair.world.about}" if pair.world else "not bound to one",
+        "generator": f"{pair.generator.file}, sha256 {pair.generator.sha256}",
+        "verifier": pair.verifier.file if pair.verifier else "none: the vote is by majority",
+        "sampling": ", ".join(f"{k} {how[k]}" for k in how if k not in ("steps", "seed")),
+        **{f"measured {key}": json.dumps(value) for key, value in pair.measured.items()},
+    }
+    for key, value in rows.items():
+        line(f"{key:10} {printable(value)}")
+
+
+def line(text: str) -> None:
+    """One line on stdout, as it is."""
+    sys.stdout.write(text + "\n")
+
+
+# --- everything else (stderr) -------------------------------------------------------------------
+
+
+def note(sentence: str, style: str = "yellow") -> None:
+    """A sentence beside the result."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(sentence, style=style))
+
+
+def progress(sentence: str) -> None:
+    """A line about a long job that goes on."""
+    note(sentence, style="")
+
+
+def error(sentence: str) -> None:
+    """The sentence that ends a run."""
+    note(f"Error: {sentence}", style="red")
+
+
+class LiveLine:
+    """The live line: samples, speed, and the answer that most samples gave so far.
+
+    Silent when stderr is no terminal. An `Engine` tells it what happens (it is a `listen`).
+    """
+
+    def __init__(self, samples: int, mark: str, clock: Callable[[], float] = time.perf_counter):
+        self.samples, self.mark, self.clock = samples, mark, clock
+        self.done = 0
+        self.tokens = 0
+        self.answers: Counter[str] = Counter()
+        self._started: float | None = None  # None: the models are still being opened
+        self._last = 0.0  # when the last sample ended: while they are scored the speed stands
+        console = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(
+                console=console,
+                get_renderable=self.line,
+                refresh_per_second=8,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+
+    def begin(self) -> None:
+        """The models are open: the clock of the speed starts."""
+        self._started = self.clock()
+
+    def __call__(self, event: Event) -> None:
+        if event.verb == "sample":
+            self.done += 1
+            self.tokens += event.child.tokens - event.parent.tokens
+            self._last = self.clock()
+            if answer := answer_of(event.child, self.mark):
+                self.answers[answer] += 1
+
+    def line(self) -> Text:
+        """What the line says now."""
+        if self._started is None:
+            return Text("opening the models …", style="dim")
+        rate = self.tokens / max(self._last - self._started, 1e-6)
+        text = Text.assemble(
+            (f"{self.done}/{self.samples}", "bold"), f" samples · {rate:,.0f} tokens/s"
+        )
+        if self.answers:
+            answer, count = self.answers.most_common(1)[0]
+            text.append(" · leading: ")
+            text.append(printable(answer)[:60], style="bold")
+            text.append(f" ({count / self.answers.total():.0%} of the answers)")
+        if self.done >= self.samples:
+            text.append(" · scoring")
+        return text
+
+    def __enter__(self) -> LiveLine:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
