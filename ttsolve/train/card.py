@@ -1,0 +1,183 @@
+"""The figures of a pair as data (measured.json) and as Markdown for its model card."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ttsolve import measure
+from ttsolve.core import Problem
+from ttsolve.measure import Bin, Estimate, Pool
+from ttsolve.train.figures import (
+    by_kind,
+    calibration_by_step,
+    hand_seen,
+    pass_by,
+    vote_table,
+)
+
+ONE_ANSWER = "problems with one right answer"
+
+
+def split_figures(
+    pools: Sequence[Pool], likelihoods: Mapping[str, Sequence[Pool]]
+) -> dict[str, Any]:
+    """Everything about a split: pass@1 and its spread, votes, AUC, calibration.
+
+    likelihoods: for each base line, the same kind of pools with its values as `likelihood`.
+    """
+    size = min(len(p.right) for p in pools)
+    single = [p for p in pools if p.subject != "countdown"]
+    steps = calibration_by_step(pools)
+    return {
+        "problems": len(pools),
+        "samples": size,
+        "pass@1": measure.pass_at(pools),
+        "pass@64": measure.pass_at(pools, min(64, size)),
+        "quintiles": measure.quintiles(pools),
+        "pass@1 by subject": pass_by(pools, lambda p: p.subject),
+        "votes": vote_table(pools),
+        f"votes, {ONE_ANSWER}": vote_table(single),
+        "auc": {k: measure.auc(v) for k, v in by_kind(pools).items()},
+        "auc by subject": measure.auc_by_subject(pools),
+        "auc by step": measure.auc_by_step(pools),
+        "auc of base lines": {
+            name: {k: measure.auc(v, measure.likelihood_of) for k, v in by_kind(known).items()}
+            for name, known in likelihoods.items()
+        },
+        "auc on the problems of the base lines": {
+            k: measure.auc(v) for k, v in by_kind(next(iter(likelihoods.values()), [])).items()
+        },
+        "calibration by step": steps,
+        "calibration error": measure.calibration_error(steps),
+    }
+
+
+def hands_figures(hands: Sequence[Problem], pools: Sequence[Pool]) -> dict[str, Any]:
+    """The Game of 24: all hands, and the halves that training may have seen and cannot have."""
+    both = list(zip(hands, pools, strict=True))
+    halves = {
+        "all hands": list(pools),
+        "numbers seen with other targets": [p for hand, p in both if hand_seen(hand)],
+        "numbers never seen": [p for hand, p in both if not hand_seen(hand)],
+    }
+    return {name: {"hands": len(half), "votes": vote_table(half)} for name, half in halves.items()}
+
+
+def plain(value: Any) -> Any:
+    """For JSON: dataclasses as objects, numbers rounded, NaN as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return None if math.isnan(value) else round(float(value), 4)
+    return value
+
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def write_figures(folder: Path, figures: dict[str, Any]) -> None:
+    """measured.json, calibration.png, and the tables between two marks in the card, README.md."""
+    text = json.dumps(plain(figures), indent=1)
+    (folder / "measured.json").write_text(text + "\n", encoding="utf-8")
+    plot_calibration(figures["test"]["calibration by step"], folder / "calibration.png")
+    card = folder / "README.md"
+    words = card.read_text(encoding="utf-8") if card.exists() else f"# {folder.name}\n\n"
+    before, _, rest = words.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    tables = f"{BEGIN}\n{markdown(figures)}\n{END}"
+    card.write_text(f"{before}{tables}{after or chr(10)}", encoding="utf-8")
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """The tables of the model card."""
+    test = figures["test"]
+    parts = [
+        f"## Test split: {test['problems']} problems, {test['samples']} samples each\n",
+        f"pass@1 {test['pass@1']}; pass@64 {test['pass@64']}. Means of pass@1 by fifths of the "
+        f"problems, hardest first: {', '.join(f'{q:.3f}' for q in test['quintiles'])}.\n",
+        _votes(test["votes"]),
+        f"The same on the {ONE_ANSWER} (number games left out):\n",
+        _votes(test[f"votes, {ONE_ANSWER}"]),
+        "## pass@1 and the verifier's AUC by subject\n",
+        "AUC: how often a right sample's last-step score is above a wrong one's of the same "
+        "problem; n counts problems that have both.\n",
+        _subjects(test),
+        "## The verifier against the generator's own log-likelihood\n",
+        _base_lines(test),
+        "AUC of the score of the n-th step (a step of the same number in right and wrong samples): "
+        + ", ".join(f"{i}: {e.value:.3f} (n={e.n})" for i, e in enumerate(test["auc by step"], 1))
+        + ".\n",
+        f"Calibration over all steps: error {test['calibration error']:.4f} "
+        "([calibration.png](calibration.png)).\n",
+    ]
+    for name, half in figures.get("game24", {}).items():
+        parts += [f"## Game of 24, {name}: {half['hands']}\n", _votes(half["votes"])]
+    return "\n".join(parts)
+
+
+def _votes(rows: Sequence[dict[str, Any]]) -> str:
+    head = "| N | best-of-N weighted | best-of-N | majority | pass@N | weighted - majority |\n"
+    keys = ("weighted", "best", "majority", "pass", "weighted_minus_majority")
+    body = "".join(
+        f"| {row['n']} | " + " | ".join(_short(row[key]) for key in keys) + " |\n" for row in rows
+    )
+    return f"{head}|---|---|---|---|---|---|\n{body}"
+
+
+def _short(e: Estimate) -> str:
+    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
+
+
+def _subjects(test: dict[str, Any]) -> str:
+    rows = [
+        f"| {subject} | {passed} | {test['auc by subject'][subject]} |\n"
+        for subject, passed in test["pass@1 by subject"].items()
+    ]
+    return "| subject | pass@1 | AUC |\n|---|---|---|\n" + "".join(rows)
+
+
+def _base_lines(test: dict[str, Any]) -> str:
+    every = test["auc"]
+    rows = [f"| verifier, last step, all samples | {every['local']} | {every['choice']} |\n"]
+    same = test["auc on the problems of the base lines"]
+    rows.append(f"| verifier, last step, same samples | {same['local']} | {same['choice']} |\n")
+    for name, areas in test["auc of base lines"].items():
+        rows.append(f"| {name} | {areas['local']} | {areas['choice']} |\n")
+    return "| AUC within problems | local subjects | choice subjects |\n|---|---|---|\n" + "".join(
+        rows
+    )
+
+
+def plot_calibration(bins: Sequence[Bin], file: Path) -> None:
+    """Share of right samples against the verifier's score, over all steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 4.2), dpi=120)
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    known = [b for b in bins if b.count]
+    axes.plot([b.score for b in known], [b.right for b in known], "o-", color="#2a6f97")
+    for b in known:
+        axes.annotate(
+            f"{b.count:,}", (b.score, b.right), (4, -10), textcoords="offset points", fontsize=7
+        )
+    axes.set(xlabel="verifier's score of a step", ylabel="share of samples that end right")
+    axes.set_title(
+        "Calibration of step scores, test split (number of steps beside each point)", fontsize=8
+    )
+    figure.tight_layout()
+    figure.savefig(file)
+    pyplot.close(figure)

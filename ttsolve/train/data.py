@@ -1,0 +1,96 @@
+"""PocketMath's splits as files: one JSON object a line, in the fields of MATH-500."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ttsolve.core import Problem
+from ttsolve.errors import StorageError
+from ttsolve.pocketmath import CHOICE, LEVELS, SUBJECTS, Exercise, Split, exercises, hands_of_24
+
+SEEDS: dict[Split, int] = {"test": 2024, "calibration": 2025}
+
+
+# Search pays where a step is a choice: three of four problems of the shipped splits are of that kind.
+SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0}
+LABEL_SHARES = {"countdown": 6.0, "subsets": 3.0, "coins": 3.0, "pairs": 2.0, "animals": 2.0}
+
+
+def test_weights() -> dict[tuple[str, int], float]:
+    """How often the test and calibration splits hold each (subject, level)."""
+    return {
+        (s, level): SHARES.get(s, 1.0) * (2.0 if s in CHOICE and level > 3 else 1.0)
+        for s in SUBJECTS
+        for level in LEVELS
+    }
+
+
+def label_weights() -> dict[tuple[str, int], float]:
+    """How often the verifier learns from each (subject, level): more from the hardest games."""
+    weights = {(s, level): LABEL_SHARES.get(s, 1.0) for s in SUBJECTS for level in LEVELS}
+    return weights | {("countdown", level): 12.0 for level in (4, 5)}
+
+
+def draw_split(split: Split, count: int) -> Iterator[Exercise]:
+    """The first `count` different problems that no other split shares."""
+    seen: set[str] = set()
+    for exercise in exercises(SEEDS[split], split, test_weights()):
+        if len(seen) == count:
+            return
+        if not exercise.shared and exercise.problem.question not in seen:
+            seen.add(exercise.problem.question)
+            yield exercise
+
+
+def write_data(folder: Path, test: int, calibration: int) -> Iterator[tuple[Path, int]]:
+    """Write test.jsonl, calibration.jsonl and game24.jsonl; (file, number of problems) of each.
+
+    Raises:
+        StorageError: a file could not be written; nothing half-written stays.
+    """
+    counts: dict[Split, int] = {"test": test, "calibration": calibration}
+    for split, count in counts.items():
+        rows = [_row(e.problem, e.solution) for e in draw_split(split, count)]
+        yield _write(folder / f"{split}.jsonl", rows)
+    yield _write(folder / "game24.jsonl", [_row(hand) for hand in hands_of_24()])
+
+
+def read_problems(file: Path) -> list[Problem]:
+    """The problems of such a file."""
+    rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    return [
+        Problem(
+            row["problem"],
+            row["reference"],
+            row.get("check"),
+            row["id"],
+            row["level"],
+            row["subject"],
+        )
+        for row in rows
+    ]
+
+
+def _row(problem: Problem, solution: str | None = None) -> dict[str, object]:
+    row: dict[str, object] = {"id": problem.id, "problem": problem.question}
+    if solution is not None:
+        row |= {"solution": solution, "answer": solution.rsplit("Answer: ", 1)[1].strip()}
+    row |= {"reference": problem.reference, "level": problem.level, "subject": problem.subject}
+    return row | ({"check": problem.check} if problem.check else {})
+
+
+def _write(file: Path, rows: list[dict[str, object]]) -> tuple[Path, int]:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    part = file.with_name(file.name + ".part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(
+            f"Cannot write {file} ({error.strerror}): make room there or choose another folder."
+        ) from error
+    return file, len(rows)

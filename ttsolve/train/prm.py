@@ -1,0 +1,196 @@
+"""Train the process reward model: a generator's LM and more layers, on Monte-Carlo labels.
+
+Section 3 of the paper: binary cross-entropy at the end of every step against its soft label; a
+tenth of the questions is held out, and the weights with the lowest loss on it are kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ttsolve.measure import separation
+from ttsolve.train.batches import Batches, Labelled, pack, read_labelled, split, tensors
+from ttsolve.train.checkpoint import load_state, resume, save_state
+from ttsolve.train.generator import load_generator
+from ttsolve.train.model import LanguageModel, RewardModel, Shape
+from ttsolve.train.muon import optimisers
+from ttsolve.train.rows import ROW, row_mask
+from ttsolve.train.shards import is_first, learn, run
+from ttsolve.train.tokenizer import load_tokenizer
+
+REPORT_EVERY, JUDGE_EVERY = 100, 500  # steps; what is judged is saved
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what a run learns."""
+
+    tokens: int = 10_000_000
+    rows: int = 16  # per optimiser step
+    rate: float = 2e-3
+    warmup: int = 100  # steps
+    weight_decay: float = 0.02
+    judges: int = 2  # layers above the generator's
+    held_out: float = 0.1  # of the questions
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return max(1, self.tokens // (self.rows * ROW))
+
+    def rate_at(self, step: int) -> float:
+        return self.rate * min((step + 1) / self.warmup, 1.0) * (1 - step / self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good a verifier is on held-out questions."""
+
+    loss: float  # nats per labelled step
+    auc: float  # of the last step's score, right against wrong, within a question; mean over these
+    questions: int  # that have both
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a run reports now and then."""
+
+    step: int
+    steps: int
+    loss: float  # nats per labelled step, mean since the last report
+    rate: float  # tokens per second
+    held_out: Quality | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every process of a run is told."""
+
+    folder: Path
+    pools: tuple[Path, ...]
+    generator: Path  # checkpoint of the LM to start from
+    tokenizer: Path
+    recipe: Recipe
+
+
+def train_prm(job: Job, report: Callable[[Progress], None] = lambda progress: None) -> RewardModel:
+    """Train, or go on training, the verifier in the folder (verifier.pt: the best so far).
+
+    Raises:
+        UsageError: the pools hold too few questions, or the folder a verifier of another shape.
+        StorageError: a checkpoint could not be written; the last one survives.
+    """
+    run(_train, job, report)
+    return load_verifier(job.folder / "verifier.pt")
+
+
+def load_verifier(path: Path) -> RewardModel:
+    """The model in a checkpoint, ready to use."""
+    state = load_state(path)
+    model = RewardModel(LanguageModel(Shape(**state["shape"])), state["judges"])
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def _train(job: Job, report: Callable[[Progress], None]) -> None:
+    recipe = job.recipe
+    torch.manual_seed(recipe.seed)
+    torch.set_flush_denormal(True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = RewardModel(load_generator(job.generator), recipe.judges).to(device)
+    tuning = optimisers(model, recipe.rate, recipe.weight_decay)
+    solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer))
+    learned, held_out = split(solutions, recipe.held_out)
+    batches = Batches(learned, recipe.seed, recipe.rows)
+    state = resume(job.folder / "verifier-last.pt", model, tuning)
+    best = float(state.get("best", math.inf))
+    losses: list[float] = []
+    reported = time.monotonic()
+    for step in range(state["step"], recipe.steps):
+
+        def loss_of(shard: int, step: int = step) -> Tensor:
+            return label_loss(model, *(t.to(device) for t in batches.at(step, shard)))
+
+        losses.append(learn(model, tuning, recipe.rate_at(step), loss_of))
+        done, last = step + 1, step + 1 == recipe.steps
+        if is_first() and (done % REPORT_EVERY == 0 or last):
+            speed = len(losses) * recipe.rows * ROW / (time.monotonic() - reported)
+            quality = None
+            if done % JUDGE_EVERY == 0 or last:
+                quality = judge(model, held_out)
+                kept = _state(model, done)
+                if quality.loss < best:
+                    best = quality.loss
+                    save_state(job.folder / "verifier.pt", kept)
+                kept |= {"best": best, "optimisers": [o.state_dict() for o in tuning]}
+                save_state(job.folder / "verifier-last.pt", kept)
+            report(Progress(done, recipe.steps, sum(losses) / len(losses), speed, quality))
+            losses, reported = [], time.monotonic()
+
+
+def _state(model: RewardModel, step: int) -> dict[str, Any]:
+    shape = {"shape": model.shape.as_dict(), "judges": len(model.judges)}
+    return shape | {"step": step, "model": model.state_dict()}
+
+
+def row_logits(model: RewardModel, ids: Tensor, places: Tensor, numbers: Tensor) -> Tensor:
+    """Logits at every token of packed rows, each document attending to itself alone."""
+    logits: Tensor = model(ids, places, row_mask(numbers))[0]
+    return logits
+
+
+def label_loss(
+    model: RewardModel,
+    ids: Tensor,
+    places: Tensor,
+    numbers: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    """Mean binary cross-entropy over the ends of steps."""
+    logits = row_logits(model, ids, places, numbers)
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+@torch.no_grad()
+def judge(model: RewardModel, solutions: Sequence[Labelled], at_once: int = 32) -> Quality:
+    """Loss and AUC within questions."""
+    model.eval()
+    device = next(model.parameters()).device
+    rows, total, weight = pack(solutions), 0.0, 0.0
+    scored: dict[str, list[tuple[float, bool, int]]] = {}
+    for start in range(0, len(rows), at_once):
+        group = rows[start : start + at_once]
+        ids, places, numbers, targets, weights = tensors(group)
+        logits = row_logits(model, ids.to(device), places.to(device), numbers.to(device)).cpu()
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        total += float((losses * weights).sum())
+        weight += float(weights.sum())
+        for row, values in zip(group, logits.tolist(), strict=True):
+            ends = itertools.accumulate(len(s.tokens) for s in row)
+            for solution, end in zip(row, ends, strict=True):
+                score = values[end - len(solution.tokens) + solution.marks[-1]]
+                entry = (score, solution.right, solution.count)
+                scored.setdefault(solution.question, []).append(entry)
+    model.train()
+    areas = [a for entries in scored.values() if (a := _area(entries)) is not None]
+    return Quality(total / weight, sum(areas) / max(len(areas), 1), len(areas))
+
+
+def _area(entries: Sequence[tuple[float, bool, int]]) -> float | None:
+    """The AUC of one question's samples; None where all are right or all wrong."""
+    scores = np.repeat([e[0] for e in entries], [e[2] for e in entries])
+    right = np.repeat([e[1] for e in entries], [e[2] for e in entries])
+    return separation(scores, right)

@@ -1,0 +1,128 @@
+"""The `ttsolve train` commands: parse, and call the functions of `ttsolve.train`.
+
+All of them work in one folder, in this order: data, generator, labels, prm, export, measure. Each
+goes on where it stopped when it is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttsolve import render
+from ttsolve.errors import MissingExtra
+
+train = typer.Typer(
+    help="Train a pair from nothing (needs: pip install 'ttsolve[train]').", no_args_is_help=True
+)
+
+Work = Annotated[Path, typer.Argument(help="The folder that holds everything of this training.")]
+Millions = Annotated[float, typer.Option(min=0.001, help="Tokens to train on, in millions.")]
+Seed = Annotated[int, typer.Option(help="Equal seeds give equal data.")]
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"Training needs {error.name}, which is not installed: pip install 'ttsolve[train]'."
+        ) from error
+
+
+@train.command()
+def data(
+    folder: Annotated[Path, typer.Argument(help="Where the problems are written.")],
+    test: Annotated[int, typer.Option(min=1, help="Problems of the test split.")] = 500,
+    calibration: Annotated[int, typer.Option(min=1, help="Of the calibration split.")] = 500,
+) -> None:
+    """Write PocketMath's test and calibration splits and the Game-of-24 hands as JSON lines."""
+    from ttsolve.train.data import write_data
+
+    for file, count in write_data(folder, test, calibration):
+        render.line(f"{file}: {count} problems")
+
+
+@train.command()
+def generator(
+    work: Work,
+    tokens: Millions = 15.0,
+    layers: Annotated[int, typer.Option(min=1, help="Decoder layers.")] = 5,
+    width: Annotated[int, typer.Option(min=32, help="Width, a multiple of 32.")] = 128,
+    games: Annotated[
+        float, typer.Option(min=0.0, help="How often four-number games are drawn; most: 1.")
+    ] = 5.0,
+    seed: Seed = 0,
+) -> None:
+    """Train the generator on PocketMath from nothing; write generator.gguf.
+
+    With more --tokens than before it goes on from where it ended.
+    """
+    with _extra():
+        from ttsolve.train.run import make_generator
+
+        make_generator(work, int(tokens * 1e6), layers, width, games, seed, render.progress)
+
+
+@train.command()
+def labels(
+    work: Work,
+    problems: Annotated[int, typer.Option(min=1, help="Training problems to sample.")] = 6000,
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each problem.")] = 16,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of the samples.")] = 1.0,
+    seed: Seed = 0,
+) -> None:
+    """Sample solutions of training problems and grade them; write labels-SEED.jsonl.
+
+    Run it with several seeds at a time to use several cores: the verifier learns from all files.
+    """
+    with _extra():
+        from ttsolve.train.run import make_labels
+
+        make_labels(work, problems, samples, temperature, seed, render.progress)
+
+
+@train.command()
+def prm(
+    work: Work,
+    tokens: Millions = 10.0,
+    judges: Annotated[int, typer.Option(min=1, help="Layers above the generator's.")] = 2,
+    seed: Seed = 0,
+) -> None:
+    """Train the process reward model on the labels; write verifier.onnx."""
+    with _extra():
+        from ttsolve.train.run import make_verifier
+
+        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress)
+
+
+@train.command()
+def export(
+    work: Work,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The pair's folder.")],
+    temperature: Annotated[float, typer.Option(min=0.0, help="The pair's default.")] = 1.0,
+) -> None:
+    """Put generator, verifier and tokenizer into a pair's folder and write its pair.toml."""
+    with _extra():
+        from ttsolve.train.run import export_pair
+
+        render.line(f"{export_pair(work, output, temperature)}")
+
+
+@train.command()
+def measure(
+    pair: Annotated[Path, typer.Argument(help="The pair's folder.")],
+    work: Work,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of each test problem.")] = 256,
+    hands: Annotated[int, typer.Option(min=1, help="Samples of each Game-of-24 hand.")] = 256,
+) -> None:
+    """Measure the pair on its test split and the Game of 24; write the model card's figures."""
+    with _extra():
+        from ttsolve.train.run import measure_pair
+
+        measure_pair(pair, work, samples, hands, render.progress)
