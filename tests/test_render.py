@@ -201,3 +201,28 @@ def test_errors_are_red_and_go_to_stderr(
     assert Console(stderr=True).is_terminal
     render.error("No.")
     assert stream.getvalue() == "\x1b[31mError: No.\x1b[0m\n"
+
+
+def test_speeds_are_a_table_of_rates_and_ratios(capsys: pytest.CaptureFixture[str]) -> None:
+    from ttsolve.bench import Report, Speed, VerifierSpeed
+
+    report = Report(
+        generator="g.gguf",
+        params=1_080_000,
+        device="CPU",
+        threads=2,
+        kv="split",
+        context=512,
+        plain=Speed(1, 2000, 1.0),
+        engine=(Speed(1, 3000, 1.0, outside=0.5), Speed(64, 10_000, 1.0, outside=0.15)),
+        verifier=VerifierSpeed(incremental=9000.0, scratch=20_000.0, tokens=1000),
+    )
+    render.show_speed(report)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "                tokens/s  ratio  outside llama_decode",
+        "plain loop         2,000   1.00",
+        "width 1            3,000   1.50  50%",
+        "width 64          10,000   5.00  15%",
+        "verifier          20,000         whole solutions",
+        "                   9,000         step by step",
+    ]

@@ -16,7 +16,14 @@ pytest.importorskip("regex", reason="training needs the `train` extra")
 import torch
 import torch.nn.functional as F
 
-from train_maker import run_out_of_space, tiny_shape, wild_model, write_tokenizer
+from train_maker import (
+    run_out_of_space,
+    tiny_shape,
+    train_without_tests,
+    wild_model,
+    write_tokenizer,
+)
+from ttsolve import pocketmath
 from ttsolve.engines.bpe import ByteBpe
 from ttsolve.errors import ModelError, StorageError, UsageError
 from ttsolve.pocketmath import exercises
@@ -73,10 +80,11 @@ def test_special_tokens_come_last_and_are_never_read_from_text(tokenizer, path) 
 
 @pytest.mark.parametrize("text", ["é 漢字 \U0001f600\n\t x  y", "don't  12,345.60%", ""])
 def test_any_text_comes_back_and_the_engines_read_it_alike(tokenizer, path, text: str) -> None:
+    bpe = ByteBpe(path)
     for whole in [text, *(e.problem.question + "\n" + e.solution for e in SOME)]:
         ids = tokenizer.encode(whole).ids
         assert tokenizer.decode(ids) == whole
-        assert ByteBpe(path).encode(whole) == ids
+        assert bpe.encode(whole) == ids
 
 
 def test_steps_are_tokenised_alike_alone_and_together(tokenizer) -> None:
@@ -106,9 +114,8 @@ def test_rows_hold_whole_documents(tokenizer) -> None:
     bos, eos = special_ids(tokenizer)
     batch = rows(tokenizer).batch(3, 1)
     assert [t.shape for t in batch] == [(2, ROW)] * 4
-    source = itertools.islice(
-        exercises((5 * 1_000_003 + 3) * 2 + 1, "train", subject_weights()), 60
-    )
+    stream = exercises((5 * 1_000_003 + 3) * 2 + 1, "train", subject_weights())
+    source = itertools.islice(stream, 60)
     known = {f"{e.problem.question}\n{e.solution}": e.problem.question for e in source}
     found = list(documents(batch))
     assert len(found) > 4
@@ -180,6 +187,13 @@ def test_greedy_in_a_batch_is_greedy_alone_and_without_a_cache(model, tokenizer)
     assert len(set(together)) > 3
 
 
+def test_progress_is_measured_on_problems_that_are_never_trained_on() -> None:
+    tests = generator._tests()
+    assert len({e.problem.question for e in tests}) == len(tests) == 100
+    assert {pocketmath.split_of(e.key) for e in tests} == {"calibration"}
+    assert not [e for e in tests if e.shared]
+
+
 def test_greedy_accuracy_is_the_share_of_right_answers(monkeypatch, model, tokenizer) -> None:
     texts = [e.solution for e in SOME[:4]]
     monkeypatch.setattr(generator, "greedy", lambda *_: [texts[0], "Answer: -1\n", "3 +", texts[3]])
@@ -192,6 +206,7 @@ def test_greedy_accuracy_is_the_share_of_right_answers(monkeypatch, model, token
 @pytest.fixture
 def job(path, tmp_path, monkeypatch):
     monkeypatch.setattr(generator, "greedy_accuracy", lambda *_: 0.25)  # slow, and tested above
+    monkeypatch.setattr(generator, "_tests", list)
     return Job(tmp_path / "run", tiny_shape(path), path, RECIPE, minutes_between_saves=0.0)
 
 
@@ -206,6 +221,7 @@ def whole(path, tmp_path_factory):
     reports: list[generator.Progress] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generator, "greedy_accuracy", lambda *_: 0.25)
+        patch.setattr(generator, "_tests", list)
         patch.setattr(generator, "REPORT_EVERY", 1)
         generator._train(job, reports.append)
     return weights_of(job), reports
@@ -249,7 +265,7 @@ def test_a_finished_run_has_nothing_left_to_do(job, monkeypatch) -> None:
 
 def test_two_processes_learn_what_one_does(job, whole) -> None:
     reports: list[generator.Progress] = []
-    shards.run_sharded(generator._train, job, reports.append)
+    shards.run_sharded(train_without_tests, job, reports.append)
     expected, single = whole
     for name, weight in weights_of(job).items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
@@ -299,6 +315,12 @@ def test_a_checkpoint_comes_back(tmp_path, path) -> None:
         assert torch.equal(a, b)
     assert str([o.state_dict() for o in again]) == str(state["optimisers"])
     assert checkpoint.resume(tmp_path / "none.pt", other, again) == {"step": 0}
+
+
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"^Could not write .*checkpoint\.$"):
+        checkpoint.save_state(tmp_path / "file" / "x.pt", {})
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from torch import nn
 
 from ttsolve.core import Problem, Solution, Step
 from ttsolve.errors import StorageError
+from ttsolve.train import generator
+from ttsolve.train.generator import Job, Progress
 from ttsolve.train.labels import Drawn, Sample
 from ttsolve.train.model import LanguageModel, Shape
 from ttsolve.train.tokenizer import build_tokenizer, load_tokenizer
@@ -54,6 +56,13 @@ def drawn(question: str, *samples: tuple[str, str | None]) -> Drawn:
         for text, answer in samples
     )
     return Drawn(Problem(question, "1"), tuple(made))
+
+
+def train_without_tests(job: Job, report: Callable[[Progress], None]) -> None:
+    """A training of the generator, for a process of its own."""
+    generator.greedy_accuracy = lambda *_: 0.25
+    generator._tests = list
+    generator._train(job, report)
 
 
 def run_out_of_space(job: str, report: Callable[[object], None]) -> None:

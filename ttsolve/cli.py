@@ -253,7 +253,7 @@ def bench_command(
         raise UsageError("Dice have no speed to measure: choose a pair of models.")
     from ttsolve.bench import run_pair
 
-    render.line(str(run_pair(chosen, gpu_layers=gpu_layers)))
+    render.show_speed(run_pair(chosen, gpu_layers=gpu_layers))
 
 
 # --- the way in ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ class NotScored(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question, and (for measuring only) how its answer is judged; no generator sees the latter."""
+    """A question; and, for measuring only, how its answer is judged: no generator sees that."""
 
     question: str
     reference: str | None = None  # the known answer
@@ -45,7 +45,9 @@ class Solution:
 
     problem: Problem
     steps: tuple[Step, ...] = ()
-    finish: Finish | None = None  # "stop": it ended by itself; "length", "budget": it was cut; None: a prefix
+    finish: Finish | None = (
+        None  # "stop": it ended by itself; "length", "budget": it was cut; None: a prefix
+    )
     attempts: tuple[Solution, ...] = ()  # earlier answers shown to the generator (revisions)
 
     @property
@@ -82,7 +84,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The bill. `units` are the paper's generations; tokens, seconds and FLOPs stand beside them."""
+    """The bill: `units` are the paper's generations; tokens, seconds, FLOPs stand beside them."""
 
     units: int = 0  # generations charged against --budget
     generated_tokens: int = 0

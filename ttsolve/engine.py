@@ -1,4 +1,4 @@
-"""What a strategy can ask for: sample continuations, score them. Everything fast hides below this line.
+"""What a strategy can ask for: sample and score. Everything fast hides below this line.
 
 A `Generator` and a `Verifier` are shared by all runs and may be called from several threads at
 once; an `Engine` is light, belongs to one run of one problem, and holds that run's seed, budget,
@@ -98,7 +98,7 @@ class Engine:
         """Continue each prefix by up to `steps` steps (None: to the end).
 
         A finished solution comes back as it is, free. A continuation that starts at a problem's
-        root costs one unit of the budget; prefixes beyond the budget come back with finish "budget".
+        root costs one unit of the budget; prefixes beyond it come back with finish "budget".
         """
         if temperature is None:
             temperature = self.sampling.temperature

@@ -1,12 +1,12 @@
 """The exceptions of ttsolve. Each message is one sentence that names the problem and the remedy.
 
-    TtsolveError                 exit code 1
-    ├── UsageError               exit code 2: what the user typed or passed in cannot be used
-    │   ├── PairError            a pair's folder or pair.toml is wrong
-    │   ├── ModelError           a model file is missing, damaged or of the wrong kind
-    │   ├── ProblemTooLong       the problem does not fit into the generator's context
-    │   └── MissingExtra         an optional dependency is not installed
-    └── StorageError             a file could not be written (no space, no permission)
+TtsolveError                 exit code 1
+├── UsageError               exit code 2: what the user typed or passed in cannot be used
+│   ├── PairError            a pair's folder or pair.toml is wrong
+│   ├── ModelError           a model file is missing, damaged or of the wrong kind
+│   ├── ProblemTooLong       the problem does not fit into the generator's context
+│   └── MissingExtra         an optional dependency is not installed
+└── StorageError             a file could not be written (no space, no permission)
 """
 
 

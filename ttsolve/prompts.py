@@ -19,7 +19,7 @@ class PromptFormat:
     full_stop: bool = False  # a question that ends without . ? or ! gets a full stop
 
     def render(self, question: str) -> str:
-        """The prompt's text. Line breaks inside the question would read as steps: they become spaces."""
+        """The prompt's text; line breaks in the question would read as steps, so they go."""
         line = " ".join(question.split())
         if self.full_stop and not line.endswith((".", "?", "!")):
             line += "."

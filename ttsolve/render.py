@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -23,6 +24,9 @@ from ttsolve.engine import Event
 from ttsolve.pair import Pair
 from ttsolve.solve import aggregation_of
 from ttsolve.vote import score_of
+
+if TYPE_CHECKING:  # it opens llama.cpp, and most commands do not
+    from ttsolve.bench import Report
 
 
 def printable(text: str) -> str:
@@ -159,6 +163,21 @@ def show_pair(pair: Pair) -> None:
     }
     for key, value in rows.items():
         line(f"{key:10} {printable(value)}")
+
+
+def show_speed(report: Report) -> None:
+    """What `bench` measured: tokens a second, and our engine's over the plain loop's."""
+    line(
+        f"{printable(report.generator)}: {quantity(report.params, 'parameters')}, {report.device}, "
+        f"{report.threads} threads, {report.kv} KV cache of {report.context} tokens a sequence"
+    )
+    line(f"{'':14} {'tokens/s':>9} {'ratio':>6}  outside llama_decode")
+    line(f"{'plain loop':14} {report.plain.rate:>9,.0f} {1:>6.2f}")
+    for speed, ratio in zip(report.engine, report.ratios, strict=True):
+        line(f"{f'width {speed.width}':14} {speed.rate:>9,.0f} {ratio:>6.2f}  {speed.outside:.0%}")
+    if report.verifier:
+        line(f"{'verifier':14} {report.verifier.scratch:>9,.0f}         whole solutions")
+        line(f"{'':14} {report.verifier.incremental:>9,.0f}         step by step")
 
 
 def line(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, fresh)
         fresh.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
         reason = (isinstance(error, OSError) and error.strerror) or "the disk is full or fails"
         raise StorageError(
             f"Could not write {path} ({reason}); free some space and run the same command again: "

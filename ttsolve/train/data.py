@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ttsolve.core import Problem
@@ -13,7 +14,7 @@ from ttsolve.pocketmath import CHOICE, LEVELS, SUBJECTS, Exercise, Split, exerci
 SEEDS: dict[Split, int] = {"test": 2024, "calibration": 2025}
 
 
-# Search pays where a step is a choice: three of four problems of the shipped splits are of that kind.
+# Search pays where a step is a choice: three of four problems of the splits are of that kind.
 SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0}
 LABEL_SHARES = {"countdown": 6.0, "subsets": 3.0, "coins": 3.0, "pairs": 2.0, "animals": 2.0}
 
@@ -89,7 +90,8 @@ def _write(file: Path, rows: list[dict[str, object]]) -> tuple[Path, int]:
         part.write_text(text, encoding="utf-8", newline="\n")
         part.replace(file)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise StorageError(
             f"Cannot write {file} ({error.strerror}): make room there or choose another folder."
         ) from error

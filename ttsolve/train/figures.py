@@ -18,7 +18,7 @@ from ttsolve.measure import Estimate, Pool
 from ttsolve.pocketmath import CHOICE, held_out
 from ttsolve.train.labels import Drawn
 from ttsolve.train.model import LanguageModel, causal_mask
-from ttsolve.train.tokenizer import BOS
+from ttsolve.train.tokenizer import special_ids
 
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -53,7 +53,8 @@ def token_likelihoods(
     model: LanguageModel, tokenizer: Tokenizer, drawn: Drawn
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Each sample's log-likelihood under the LM: of the whole, and of its least likely token."""
-    question = [tokenizer.token_to_id(BOS), *tokenizer.encode(drawn.problem.question + "\n").ids]
+    bos, _ = special_ids(tokenizer)
+    question = [bos, *tokenizer.encode(drawn.problem.question + "\n").ids]
     texts = list(dict.fromkeys(s.text for s in drawn.samples))
     rows = [question + tokenizer.encode(text).ids for text in texts]
     width = max(map(len, rows))

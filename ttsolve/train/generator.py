@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -111,7 +112,6 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
     tokenizer = load_tokenizer(job.tokenizer)
     rows = Rows(tokenizer, subject_weights(recipe.games), recipe.seed, recipe.rows)
-    tests = [e for e in itertools.islice(exercises(7, "calibration"), 100) if not e.shared]
     losses: list[float] = []
     saved = reported = time.monotonic()
     for step in range(resume(file, model, tuning)["step"], recipe.steps):
@@ -124,7 +124,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
         if is_first() and (done % REPORT_EVERY == 0 or last):
             speed = len(losses) * recipe.rows * ROW / (time.monotonic() - reported)
             measured = done % MEASURE_EVERY == 0 or last
-            score = greedy_accuracy(model, tokenizer, tests) if measured else None
+            score = greedy_accuracy(model, tokenizer, _tests()) if measured else None
             report(Progress(done, recipe.steps, sum(losses) / len(losses), speed, score))
             losses, reported = [], time.monotonic()
         if is_first() and (time.monotonic() - saved > 60 * job.minutes_between_saves or last):
@@ -153,6 +153,13 @@ def load_generator(path: Path) -> LanguageModel:
 
 
 # --- greedy decoding --------------------------------------------------------------------------
+
+
+@cache
+def _tests() -> list[Exercise]:
+    """A hundred held-out problems, all subjects and levels alike."""
+    held_out = (e for e in exercises(7, "calibration") if not e.shared)
+    return list(itertools.islice(held_out, 100))
 
 
 def greedy_accuracy(model: LanguageModel, tokenizer: Tokenizer, tests: list[Exercise]) -> float:
