@@ -63,6 +63,7 @@ def test_no_problem_of_a_file_is_trained_on(folder) -> None:
 def test_weights_are_of_cells_that_exist() -> None:
     cells = {(s, level) for s in SUBJECTS for level in LEVELS}
     assert set(data.test_weights()) == set(data.label_weights()) == cells
+    assert {*data.SHARES, *data.LABEL_SHARES} <= set(SUBJECTS)
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path) -> None:

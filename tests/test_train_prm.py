@@ -192,7 +192,7 @@ def test_the_judge_compares_within_questions_alone(monkeypatch) -> None:
 # --- runs ---------------------------------------------------------------------------------------
 
 STEPS = 24
-RECIPE = Recipe(tokens=STEPS * 4 * ROW, rows=4, rate=0.01, warmup=2, held_out=0.2)
+RECIPE = Recipe(tokens=STEPS * 2 * ROW, rows=2, rate=0.01, warmup=2, held_out=0.2)
 
 
 @pytest.fixture(scope="module")

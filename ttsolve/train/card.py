@@ -70,6 +70,23 @@ def hands_figures(hands: Sequence[Problem], pools: Sequence[Pool]) -> dict[str, 
     return {name: {"hands": len(half), "votes": vote_table(half)} for name, half in halves.items()}
 
 
+def headline(figures: dict[str, Any]) -> dict[str, Any]:
+    """The few figures that pair.toml carries, from the largest N up to 64."""
+    test, hands = figures["test"], figures["game24"]["all hands"]["votes"]
+    row = [r for r in test["votes"] if r["n"] <= 64][-1]
+    hand = [r for r in hands if r["n"] <= 64][-1]
+    wanted = {
+        "test": {"problems": test["problems"], "n": row["n"], "pass_at_1": test["pass@1"]},
+        "game24": {"hands": figures["game24"]["all hands"]["hands"], "n": hand["n"]},
+    }
+    wanted["test"] |= {key: row[key] for key in ("weighted", "best", "majority", "pass")}
+    wanted["game24"] |= {key: hand[key] for key in ("weighted", "pass")}
+    return {
+        part: {k: round(v.value, 3) if isinstance(v, Estimate) else v for k, v in values.items()}
+        for part, values in wanted.items()
+    }
+
+
 def plain(value: Any) -> Any:
     """For JSON: dataclasses as objects, numbers rounded, NaN as null."""
     if is_dataclass(value) and not isinstance(value, type):

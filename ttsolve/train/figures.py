@@ -75,7 +75,7 @@ def token_likelihoods(
 
 def vote_table(pools: Sequence[Pool]) -> list[dict[str, object]]:
     """Accuracy of each vote, and pass@N, at every budget the pools allow."""
-    size = min(len(p.right) for p in pools)
+    size = min((len(p.right) for p in pools), default=0)
     rows: list[dict[str, object]] = []
     for n in (n for n in BUDGETS if n <= size):
         votes = {m: measure.vote_rates(pools, m, n) for m in ("weighted", "best", "majority")}

@@ -32,7 +32,7 @@ from ttsolve.pocketmath import exercises
 from ttsolve.prompts import PromptFormat
 from ttsolve.train import generator as lm
 from ttsolve.train import prm
-from ttsolve.train.card import hands_figures, split_figures, write_figures
+from ttsolve.train.card import hands_figures, headline, split_figures, write_figures
 from ttsolve.train.data import label_weights, read_problems
 from ttsolve.train.export import export_gguf, export_onnx
 from ttsolve.train.figures import scored_pool, token_likelihoods
@@ -121,7 +121,9 @@ def export_pair(work: Path, folder: Path, temperature: float) -> Path:
         ("verifier.onnx", "prm"),
         ("tokenizer.json", "generator"),
     ):
-        shutil.copyfile(_needed(work / name, command), folder / name)
+        fresh = folder / f"{name}.new"
+        shutil.copyfile(_needed(work / name, command), fresh)
+        fresh.replace(folder / name)  # whole: another process may have the old one open
     sha = {p.name: file_sha256(p) for p in folder.iterdir() if p.is_file()}
     pair = Pair(
         folder,
@@ -179,6 +181,7 @@ def measure_pair(folder: Path, work: Path, samples: int, hands: int, say: Say) -
         "game24": hands_figures([d.problem for d in drawn["game24"]], pools["game24"]),
     }
     write_figures(folder, figures)
+    write_pair(replace(pair, measured=headline(figures)))
 
 
 def _base_lines(
