@@ -166,7 +166,9 @@ def test_ctrl_c_drops_this_call_and_leaves_the_generator_usable(
 ) -> None:
     generator = open_generator()
     expected = draws(generator, OTHER, 3)
-    threading.Timer(0.2, _thread.interrupt_main).start()
+    # Held, or its collection could run the handler and swallow what it raises.
+    timer = threading.Timer(0.2, _thread.interrupt_main)
+    timer.start()
     with pytest.raises(KeyboardInterrupt):
         draws(generator, QUESTION, 20_000)
     assert [s.ids for s in draws(generator, OTHER, 3)] == [s.ids for s in expected]

@@ -107,6 +107,7 @@ about = "Nothing but tests."
 template = "{{question}}\\n"
 separator = "\\n"
 answer = "Answer:"
+full_stop = false
 
 [sampling]
 temperature = 0.7
