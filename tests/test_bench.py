@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gguf_maker import TINY, make_gguf
+from gguf_maker import TINY, make_gguf
 from ttsolve import bench
 from ttsolve.core import Problem, Solution, Usage
 from ttsolve.engine import Sampling

@@ -12,7 +12,7 @@ import gguf
 import llama_cpp
 import pytest
 
-from tests.gguf_maker import TINY, make_gguf
+from gguf_maker import TINY, make_gguf
 from ttsolve.core import Problem, Solution, Step
 from ttsolve.engine import Sampling
 from ttsolve.engines.llama import LlamaGenerator
@@ -280,7 +280,7 @@ def test_bad_files_are_one_sentence(
 
 def test_a_vocabulary_alone_is_no_generator(path: Path, tmp_path: Path) -> None:
     """Keys of another file's tokenizer, and no weights."""
-    from tests.gguf_maker import copy_tokenizer
+    from gguf_maker import copy_tokenizer
 
     writer = gguf.GGUFWriter(tmp_path / "vocabulary.gguf", "llama")
     assert copy_tokenizer(gguf.GGUFReader(path), writer) == 600
