@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import ctypes
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,11 +167,17 @@ def test_ctrl_c_drops_this_call_and_leaves_the_generator_usable(
 ) -> None:
     generator = open_generator()
     expected = draws(generator, OTHER, 3)
-    # Held, or its collection could run the handler and swallow what it raises.
-    timer = threading.Timer(0.2, _thread.interrupt_main)
-    timer.start()
+    pressed = threading.Event()
+
+    def press(lane: int, solution: Solution) -> None:
+        # Not before a sample has ended: by then the main thread only waits.
+        if not pressed.is_set():
+            pressed.set()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    how = [Sampling(seed=i, max_tokens=50) for i in range(5_000)]
     with pytest.raises(KeyboardInterrupt):
-        draws(generator, QUESTION, 20_000)
+        generator.sample([QUESTION.root] * len(how), how, press)
     assert [s.ids for s in draws(generator, OTHER, 3)] == [s.ids for s in expected]
 
 

@@ -277,7 +277,7 @@ def test_what_a_process_raises_reaches_the_user_as_it_is() -> None:
     heard: list[object] = []
     with pytest.raises(StorageError, match=r"^There is no space: make some\.$"):
         shards.run_sharded(run_out_of_space, "a job", heard.append)
-    assert heard == ["begun a job"]
+    assert set(heard) <= {"begun a job"}  # whichever process is quicker
 
 
 def test_another_shape_needs_another_folder(job) -> None:
@@ -404,6 +404,20 @@ def test_muon_finds_a_minimum_and_leaves_alone_what_has_no_gradient() -> None:
         muon.zero_grad()
     assert (weight - target).norm() < 0.1 * target.norm()
     assert torch.equal(idle, torch.ones(32, 48))
+
+
+def test_muon_steps_along_the_orthogonalised_momentum() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(32, 48, requires_grad=True)
+    before, gradients = weight.detach().clone(), torch.randn(2, 32, 48)
+    muon, momentum = Muon([weight], lr=0.1, weight_decay=0.5), torch.zeros(32, 48)
+    for gradient in gradients:
+        weight.grad = gradient
+        muon.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        step = orthogonalise((0.05 * gradient + 0.95 * momentum)[None])[0]
+        before = before * (1 - 0.1 * 0.5) - 0.1 * 0.2 * 48**0.5 * step
+        torch.testing.assert_close(weight.detach(), before)
 
 
 def test_every_weight_has_one_optimiser_and_matrices_have_muon(path) -> None:

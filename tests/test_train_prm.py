@@ -94,7 +94,7 @@ def test_packing_loses_nothing_and_overflows_nowhere() -> None:
 
 
 def test_a_solution_goes_into_the_fullest_row_it_fits() -> None:
-    a, b, c, d = (made("q", size) for size in (150, 100, 90, 40))
+    a, b, c, d = (made("q", size) for size in (100, 150, 40, 90))
     assert pack([a, b, c, d]) == [[a, d], [b, c]]
 
 
@@ -256,14 +256,24 @@ def test_the_best_verifier_is_kept(job, monkeypatch) -> None:
     assert (last["step"], last["best"]) == (24, 0.3)
 
 
+def stop_at(step: int):
+    def report(progress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_the_best_is_kept_when_a_run_goes_on(job, monkeypatch) -> None:
+    losses = iter([0.3, 0.5, 0.4])
+    monkeypatch.setattr(prm, "judge", lambda *_: Quality(next(losses), 0.5, 1))
+    with pytest.raises(KeyboardInterrupt):
+        prm._train(job, stop_at(12))
+    prm._train(job, print)
+    assert load_state(job.folder / "verifier.pt")["step"] == 8
+
+
 def test_an_interrupted_run_learns_what_an_uninterrupted_one_does(job, tmp_path) -> None:
-    def stop_at(step: int):
-        def report(progress) -> None:
-            if progress.step == step:
-                raise KeyboardInterrupt
-
-        return report
-
     broken = replace(job, folder=tmp_path / "broken")
     for step in (12, 20):  # 8 and 16 were saved
         with pytest.raises(KeyboardInterrupt):

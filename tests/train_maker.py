@@ -14,6 +14,7 @@ from ttsolve.train import generator
 from ttsolve.train.generator import Job, Progress
 from ttsolve.train.labels import Drawn, Sample
 from ttsolve.train.model import LanguageModel, Shape
+from ttsolve.train.shards import is_first
 from ttsolve.train.tokenizer import build_tokenizer, load_tokenizer
 
 torch.set_num_threads(1)  # at this size threads only wait for each other
@@ -67,5 +68,6 @@ def train_without_tests(job: Job, report: Callable[[Progress], None]) -> None:
 
 def run_out_of_space(job: str, report: Callable[[object], None]) -> None:
     """A training that ends as one does when the disk is full."""
-    report(f"begun {job}")
+    if is_first():
+        report(f"begun {job}")
     raise StorageError("There is no space: make some.")

@@ -168,8 +168,8 @@ def show_pair(pair: Pair) -> None:
 def show_speed(report: Report) -> None:
     """What `bench` measured: tokens a second, and our engine's over the plain loop's."""
     line(
-        f"{printable(report.generator)}: {quantity(report.params, ' parameters')}, {report.device}, "
-        f"{report.kv} KV cache of {report.context} tokens a sequence"
+        f"{printable(report.generator)}: {quantity(report.params, ' parameters')}, "
+        f"{report.device}, {report.kv} KV cache of {report.context} tokens a sequence"
     )
     line(f"{'':14} {'tokens/s':>9} {'ratio':>6}  outside llama_decode")
     line(f"{'plain loop':14} {report.plain.rate:>9,.0f} {1:>6.2f}")
