@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from ttsolve.core import Problem, Solution, Step
@@ -67,7 +68,8 @@ def train_without_tests(job: Job, report: Callable[[Progress], None]) -> None:
 
 
 def run_out_of_space(job: str, report: Callable[[object], None]) -> None:
-    """A training that ends as one does when the disk is full."""
+    """A training that ends as one does when the disk is full: the first process cannot save."""
     if is_first():
         report(f"begun {job}")
-    raise StorageError("There is no space: make some.")
+        raise StorageError("There is no space: make some.")
+    dist.barrier()  # as the others wait for its gradients
