@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ def export_gguf(
     """
     vocabulary = _Vocabulary(tokenizer, model.shape)
     kind, file_type = _KINDS[dtype]
-    with _replacing(path) as part:
+    with replacing(path) as part:
         writer = gguf.GGUFWriter(part, "llama")
         try:
             writer.add_name(name)
@@ -81,7 +81,7 @@ def export_onnx(model: RewardModel, tokenizer: Path, path: Path) -> None:
     weights = _weights(model)
     notes = reward_notes(weights, model.shape, tokenizer, vocabulary.id(BOS))
     proto = reward_graph(weights, model.shape, notes)
-    with _replacing(path) as part:
+    with replacing(path) as part:
         part.write_bytes(proto.SerializeToString())
 
 
@@ -145,7 +145,7 @@ def _weights(model: nn.Module) -> Weights:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that becomes `path` when the block ends well, and vanishes when not."""
     part = path.with_name(path.name + ".part")
     try:
@@ -156,4 +156,5 @@ def _replacing(path: Path) -> Iterator[Path]:
             f"Cannot write {path} ({error.strerror}): make room there or choose another folder."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what the user must hear of
+            part.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ from ttsolve.train import generator as lm
 from ttsolve.train import prm
 from ttsolve.train.card import hands_figures, headline, split_figures, write_figures
 from ttsolve.train.data import label_weights, read_problems
-from ttsolve.train.export import export_gguf, export_onnx
+from ttsolve.train.export import export_gguf, export_onnx, replacing
 from ttsolve.train.figures import scored_pool, token_likelihoods
 from ttsolve.train.labels import Drawing, Drawn, draw, read_pool
 from ttsolve.train.model import Shape
@@ -116,15 +116,16 @@ def make_verifier(work: Path, tokens: int, judges: int, seed: int, say: Say) -> 
 def export_pair(work: Path, folder: Path, temperature: float) -> Path:
     """A pair's folder from what was trained; its pair.toml."""
     folder.mkdir(parents=True, exist_ok=True)
+    sha: dict[str, str] = {}
     for name, command in (
         ("generator.gguf", "generator"),
         ("verifier.onnx", "prm"),
         ("tokenizer.json", "generator"),
     ):
-        fresh = folder / f"{name}.new"
-        shutil.copyfile(_needed(work / name, command), fresh)
-        fresh.replace(folder / name)  # whole: another process may have the old one open
-    sha = {p.name: file_sha256(p) for p in folder.iterdir() if p.is_file()}
+        source = _needed(work / name, command)
+        with replacing(folder / name) as part:  # whole: another process may have the old one open
+            shutil.copyfile(source, part)
+        sha[name] = file_sha256(folder / name)
     pair = Pair(
         folder,
         folder.name,
