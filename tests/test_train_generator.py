@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -280,6 +283,31 @@ def test_what_a_process_raises_reaches_the_user_as_it_is() -> None:
     assert set(heard) <= {"begun a job"}  # whichever process is quicker
 
 
+def lives_on(line) -> None:
+    threading.Thread(target=shards._end_with_parent, daemon=True).start()
+    line.send("alive")
+    time.sleep(60)
+
+
+def has_a_worker(line) -> None:
+    worker = multiprocessing.get_context("spawn").Process(target=lives_on, args=(line,))
+    worker.start()
+    worker.join()
+
+
+def test_no_process_goes_on_when_the_command_was_killed() -> None:
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    command = spawn.Process(target=has_a_worker, args=(theirs,))
+    command.start()
+    theirs.close()
+    assert ours.recv() == "alive"
+    command.kill()
+    assert ours.poll(30)
+    with pytest.raises(EOFError):  # nobody is left who could write
+        ours.recv()
+
+
 def test_another_shape_needs_another_folder(job) -> None:
     generator._train(job, print)
     other = replace(job, shape=replace(job.shape, layers=1))
@@ -318,7 +346,7 @@ def test_a_checkpoint_comes_back(tmp_path, path) -> None:
 
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"^Could not write .*checkpoint\.$"):
+    with pytest.raises(StorageError, match=r"^Cannot write .*checkpoint\.$"):
         checkpoint.save_state(tmp_path / "file" / "x.pt", {})
 
 
@@ -338,7 +366,7 @@ def kept_after_failure(folder: Path) -> None:
     with pytest.raises(StorageError) as failed:
         checkpoint.save_state(file, {"step": 2, "model": torch.zeros(100_000)})
     message = str(failed.value)
-    assert message.startswith(f"Could not write {file} (")
+    assert message.startswith(f"Cannot write {file} (")
     assert message.endswith("checkpoint.")
     assert "\n" not in message
     assert ". " not in message

@@ -256,6 +256,16 @@ def test_the_best_verifier_is_kept(job, monkeypatch) -> None:
     assert (last["step"], last["best"]) == (24, 0.3)
 
 
+def test_an_outcome_verifier_learns_from_last_steps_and_keeps_its_own_files(job) -> None:
+    outcome = replace(job, outcome=True)
+    solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), outcome=True)
+    assert all(s.marks == (len(s.tokens) - 1,) for s in solutions)
+    assert [s.targets for s in solutions[:3]] == [(1.0,), (0.0,), (0.0,)]
+    prm._train(outcome, print)
+    assert {f.name for f in job.folder.glob("*.pt")} >= {"orm.pt", "orm-last.pt"}
+    assert not (job.folder / "verifier.pt").exists()
+
+
 def stop_at(step: int):
     def report(progress) -> None:
         if progress.step == step:

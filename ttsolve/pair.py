@@ -16,9 +16,7 @@ The dataclasses below are that file, key by key: a field without a default is a 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,13 +25,15 @@ from typing import Any
 
 from ttsolve import paths, toml
 from ttsolve.engine import Sampling
-from ttsolve.errors import ModelError, PairError, StorageError
+from ttsolve.errors import ModelError, PairError
+from ttsolve.files import write_whole
 from ttsolve.prompts import PromptFormat
 from ttsolve.toml import Place
 from ttsolve.vote import Aggregation
 
 DEFAULT = "pocket"  # the embedded pair
 FILE = "pair.toml"
+WHOLE = 64 << 20  # bytes: larger files are known by their size and samples of their content
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +132,7 @@ def write_pair(pair: Pair) -> Path:
         StorageError: when it cannot be written.
     """
     target = pair.folder / FILE
-    partial = target.with_suffix(".partial")
-    try:
-        partial.write_text(toml.dump(pair), encoding="utf-8", newline="\n")
-        os.replace(partial, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        remedy = "make room there or choose another folder"
-        raise StorageError(f"Cannot write {target} ({error.strerror}): {remedy}.") from error
+    write_whole(target, toml.dump(pair))
     return target
 
 
@@ -148,6 +140,20 @@ def file_sha256(path: Path) -> str:
     """The file's checksum, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """blake2b of a file: of all of it up to 64 MiB, else of its size and 64 parts of 1 MiB."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=12)
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            digest.update(file.read())
+        else:
+            for i in range(64):
+                file.seek((size - (1 << 20)) * i // 63)
+                digest.update(file.read(1 << 20))
+    return digest.hexdigest()
 
 
 # --- finding and checking ---------------------------------------------------------------------

@@ -79,10 +79,11 @@ def countdown_draft(numbers: Sequence[int], target: int, path: Sequence[Move]) -
 
 def pairs(rng: random.Random, level: int) -> Draft:
     """Two numbers from their sum and product: guess and check."""
-    a, b = sorted((rng.randint(2, 3 + 4 * level) for _ in range(2)), reverse=True)
-    if a == b:
-        a += 1
-    total, product = a + b, a * b
+    while True:
+        a, b = sorted((rng.randint(2, 10 + 10 * level) for _ in range(2)), reverse=True)
+        total, product = a + b, a * b
+        if a != b and product < 2500:
+            break
     lines = [f"Try {a} and {b}", f"{a} + {b} = {total}", f"{a} * {b} = {product}"]
     question = f"Two numbers have sum {total} and product {product}. What is the larger?"
     return Draft(question, lines, str(a), key=f"pairs {a} {b}")
@@ -90,7 +91,7 @@ def pairs(rng: random.Random, level: int) -> Draft:
 
 def animals(rng: random.Random, level: int) -> Draft:
     """Heads and legs: guess and check."""
-    cows, hens = rng.randint(1, 3 + 4 * level), rng.randint(1, 3 + 4 * level)
+    cows, hens = rng.randint(1, 5 + 9 * level), rng.randint(1, 5 + 9 * level)
     heads, legs = cows + hens, 4 * cows + 2 * hens
     lines = [
         f"Try {cows} cows and {hens} hens",
@@ -105,7 +106,7 @@ def animals(rng: random.Random, level: int) -> Draft:
 
 def remainders(rng: random.Random, level: int) -> Draft:
     """A number from its remainders: guess and check."""
-    low, high = ((2, 5), (3, 6), (3, 7), (4, 9), (5, 11))[level - 1]
+    low, high = ((2, 6), (3, 8), (4, 10), (5, 13), (6, 16))[level - 1]
     while True:
         p, q = rng.sample(range(low, high + 1), 2)
         if math.gcd(p, q) == 1:

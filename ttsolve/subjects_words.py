@@ -23,17 +23,23 @@ def quantities(rng: random.Random, level: int) -> Draft:
     thing = rng.choice(THINGS)
     chain, others = names[: depth + 1], names[depth + 1 :]  # chain[0] is asked, chain[-1] known
     value = rng.randint(2, 30)
+    has = {chain[-1]: value}
     back = [f"{chain[-1]} = {value}"]
     forward: list[str] = []
     facts = [f"{chain[-1]} has {value} {thing}."]
     for who, base in reversed(list(itertools.pairwise(chain))):
         fact, relation, value, worked = _relation(rng, who, base, value, thing)
+        has[who] = value
         facts.append(fact)
         back.append(f"{who} = {relation}")
         forward.append(f"{who} = {worked}")
-    for who in others:
-        fact, *_ = _relation(rng, who, rng.choice([n for n in names if n != who]), 60, thing)
-        facts.append(fact if rng.random() < 0.7 else f"{who} has {rng.randint(2, 60)} {thing}.")
+    for who in others:  # nobody asks what these have
+        base = rng.choice(list(has))
+        fact, _, has[who], _ = _relation(rng, who, base, has[base], thing)
+        if rng.random() < 0.3:
+            has[who] = rng.randint(2, 60)
+            fact = f"{who} has {has[who]} {thing}."
+        facts.append(fact)
     rng.shuffle(facts)
     question = " ".join([*facts, f"How many {thing} does {chain[0]} have?"])
     return Draft(question, [*reversed(back), *forward], str(value))

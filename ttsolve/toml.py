@@ -1,4 +1,5 @@
-"""A pair.toml as frozen dataclasses and back: a field is a key, a nested dataclass a table.
+"""A pair.toml as frozen dataclasses and back: a field is a key, a nested dataclass a table, a tuple
+of dataclasses an array of tables.
 
 Whatever is wrong in the file becomes one sentence that names the file, the key and the remedy.
 Knows nothing of what a pair is.
@@ -27,6 +28,7 @@ KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
     int: (int, "a whole number"),
     float: ((int, float), "a number"),
     dict: (dict, "a table"),
+    tuple: (list, "a list in brackets"),
 }
 
 
@@ -97,6 +99,9 @@ def _value(value: Any, hint: Any, place: Place) -> Any:
             raise place.wrong(f"is {value!r}", f"write {' or '.join(map(repr, get_args(hint)))}")
         return value
     wanted, word = KINDS[dict if is_dataclass(hint) else get_origin(hint) or hint]
+    if wanted is list and isinstance(value, list):
+        each = get_args(hint)[0]
+        return tuple(_value(item, each, place / str(i)) for i, item in enumerate(value))
     if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
         raise place.wrong(f"is {value!r}", f"write {word}")
     return _build(hint, value, place, {}) if is_dataclass(hint) else value  # type: ignore[arg-type]
@@ -104,21 +109,30 @@ def _value(value: Any, hint: Any, place: Place) -> Any:
 
 def _table(value: Any) -> dict[str, Any]:
     items = ((key, getattr(value, key)) for key in _keys(value))
-    return {
-        key: _table(item) if is_dataclass(item) else item
-        for key, item in items
-        if item is not None and item != {}
-    }
+    return {key: _plain(item) for key, item in items if item is not None and item != {}}
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, tuple):
+        return tuple(map(_plain, item))
+    return _table(item) if is_dataclass(item) else item
+
+
+def _are_tables(item: Any) -> bool:
+    return isinstance(item, tuple) and bool(item) and isinstance(item[0], dict)
 
 
 def _lines(table: Mapping[str, Any], parent: str) -> Iterator[str]:
     for key, item in table.items():
-        if not isinstance(item, dict):
+        if not isinstance(item, dict) and not _are_tables(item):
             yield f"{_key(key)} = {_literal(item)}"
     for key, item in table.items():
         if isinstance(item, dict):
             yield f"\n[{parent}{_key(key)}]"
             yield from _lines(item, f"{parent}{_key(key)}.")
+        for each in item if _are_tables(item) else ():
+            yield f"\n[[{parent}{_key(key)}]]"
+            yield from _lines(each, f"{parent}{_key(key)}.")
 
 
 def _key(key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,11 @@ train = typer.Typer(
 Work = Annotated[Path, typer.Argument(help="The folder that holds everything of this training.")]
 Millions = Annotated[float, typer.Option(min=0.001, help="Tokens to train on, in millions.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds give equal data.")]
+Judges = Annotated[int, typer.Option(min=1, help="Layers above the generator's.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Of the samples.")]
+MinP = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="No token below this share of the likeliest one's.")
+]
 
 
 @contextmanager
@@ -51,12 +57,12 @@ def data(
 @train.command()
 def generator(
     work: Work,
-    tokens: Millions = 15.0,
+    tokens: Millions = 33.0,
     layers: Annotated[int, typer.Option(min=1, help="Decoder layers.")] = 5,
     width: Annotated[int, typer.Option(min=32, help="Width, a multiple of 32.")] = 128,
     games: Annotated[
         float, typer.Option(min=0.0, help="How often four-number games are drawn; most: 1.")
-    ] = 5.0,
+    ] = 25.0,
     seed: Seed = 0,
 ) -> None:
     """Train the generator on PocketMath from nothing; write generator.gguf.
@@ -72,9 +78,10 @@ def generator(
 @train.command()
 def labels(
     work: Work,
-    problems: Annotated[int, typer.Option(min=1, help="Training problems to sample.")] = 6000,
+    problems: Annotated[int, typer.Option(min=1, help="Training problems to sample.")] = 20_000,
     samples: Annotated[int, typer.Option(min=2, help="Samples of each problem.")] = 16,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the samples.")] = 1.0,
+    temperature: Temperature = 2.0,
+    min_p: MinP = 0.1,
     seed: Seed = 0,
 ) -> None:
     """Sample solutions of training problems and grade them; write labels-SEED.jsonl.
@@ -82,16 +89,17 @@ def labels(
     Run it with several seeds at a time to use several cores: the verifier learns from all files.
     """
     with _extra():
-        from ttsolve.train.run import make_labels
+        from ttsolve.train.run import SAMPLING, make_labels
 
-        make_labels(work, problems, samples, temperature, seed, render.progress)
+        how = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        make_labels(work, problems, samples, how, seed, render.progress)
 
 
 @train.command()
 def prm(
     work: Work,
-    tokens: Millions = 10.0,
-    judges: Annotated[int, typer.Option(min=1, help="Layers above the generator's.")] = 2,
+    tokens: Millions = 16.0,
+    judges: Judges = 2,
     seed: Seed = 0,
 ) -> None:
     """Train the process reward model on the labels; write verifier.onnx."""
@@ -102,16 +110,32 @@ def prm(
 
 
 @train.command()
+def orm(
+    work: Work,
+    tokens: Millions = 16.0,
+    judges: Judges = 2,
+    seed: Seed = 0,
+) -> None:
+    """Train an outcome reward model on the same samples, to compare with; write orm.onnx."""
+    with _extra():
+        from ttsolve.train.run import make_verifier
+
+        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress, outcome=True)
+
+
+@train.command()
 def export(
     work: Work,
     output: Annotated[Path, typer.Option("--output", "-o", help="The pair's folder.")],
-    temperature: Annotated[float, typer.Option(min=0.0, help="The pair's default.")] = 1.0,
+    temperature: Temperature = 2.0,
+    min_p: MinP = 0.1,
 ) -> None:
     """Put generator, verifier and tokenizer into a pair's folder and write its pair.toml."""
     with _extra():
-        from ttsolve.train.run import export_pair
+        from ttsolve.train.run import SAMPLING, export_pair
 
-        render.line(f"{export_pair(work, output, temperature)}")
+        sampling = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        render.line(f"{export_pair(work, output, sampling)}")
 
 
 @train.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -36,10 +36,20 @@ class Labelled:
     question: str
 
 
-def read_labelled(pools: Sequence[Path], tokenizer: Tokenizer) -> list[Labelled]:
-    """Every different solution in the pools with its labels, as tokens."""
+def read_labelled(
+    pools: Sequence[Path], tokenizer: Tokenizer, outcome: bool = False
+) -> list[Labelled]:
+    """Every different solution in the pools with its labels, as tokens.
+
+    With `outcome` each has one label: at its last step, whether its answer is right.
+    """
     drawn = (d for pool in pools for d in read_pool(pool))
-    return [solution for d in drawn for solution in _labelled(d, tokenizer)]
+    labelled = (solution for d in drawn for solution in _labelled(d, tokenizer))
+    return [_outcome(s) for s in labelled] if outcome else list(labelled)
+
+
+def _outcome(solution: Labelled) -> Labelled:
+    return replace(solution, marks=solution.marks[-1:], targets=(float(solution.right),))
 
 
 def _labelled(drawn: Drawn, tokenizer: Tokenizer) -> list[Labelled]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ttsolve import measure
 from ttsolve.core import Problem
+from ttsolve.files import write_whole
 from ttsolve.measure import Bin, Estimate, Pool
 from ttsolve.train.figures import (
     by_kind,
@@ -106,14 +107,14 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 def write_figures(folder: Path, figures: dict[str, Any]) -> None:
     """measured.json, calibration.png, and the tables between two marks in the card, README.md."""
     text = json.dumps(plain(figures), indent=1)
-    (folder / "measured.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / "measured.json", text + "\n")
     plot_calibration(figures["test"]["calibration by step"], folder / "calibration.png")
     card = folder / "README.md"
     words = card.read_text(encoding="utf-8") if card.exists() else f"# {folder.name}\n\n"
     before, _, rest = words.partition(BEGIN)
     _, _, after = rest.partition(END)
     tables = f"{BEGIN}\n{markdown(figures)}\n{END}"
-    card.write_text(f"{before}{tables}{after or chr(10)}", encoding="utf-8")
+    write_whole(card, f"{before}{tables}{after or chr(10)}")
 
 
 def markdown(figures: dict[str, Any]) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ttsolve.errors import ModelError, StorageError, UsageError
+from ttsolve.errors import ModelError, UsageError
+from ttsolve.files import replacing
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -18,19 +18,12 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         StorageError: no space or no permission; what was at `path` survives.
     """
-    fresh = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, fresh)
-        fresh.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        with suppress(OSError):
-            fresh.unlink()
-        reason = (isinstance(error, OSError) and error.strerror) or "the disk is full or fails"
-        raise StorageError(
-            f"Could not write {path} ({reason}); free some space and run the same command again: "
-            "it goes on from the last checkpoint."
-        ) from error
+    remedy = "free some space and run the same command again, it goes on from the last checkpoint"
+    with replacing(path, remedy) as part:
+        try:
+            torch.save(state, part)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(str(error)) from error
 
 
 def load_state(path: Path) -> dict[str, Any]:

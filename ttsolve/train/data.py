@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from ttsolve.core import Problem
-from ttsolve.errors import StorageError
-from ttsolve.pocketmath import CHOICE, LEVELS, SUBJECTS, Exercise, Split, exercises, hands_of_24
+from ttsolve.files import write_whole
+from ttsolve.pocketmath import (
+    CHOICE,
+    LEVELS,
+    LOCAL,
+    SUBJECTS,
+    Exercise,
+    Split,
+    exercises,
+    hands_of_24,
+)
 
 SEEDS: dict[Split, int] = {"test": 2024, "calibration": 2025}
 
 
 # Search pays where a step is a choice: three of four problems of the splits are of that kind.
 SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0}
-LABEL_SHARES = {"countdown": 6.0, "subsets": 3.0, "coins": 3.0, "pairs": 2.0, "animals": 2.0}
+LABEL_SHARES = {"countdown": 6.0, "subsets": 3.0, "coins": 3.0} | dict.fromkeys(LOCAL, 1.5)
 
 
 def test_weights() -> dict[tuple[str, int], float]:
@@ -30,7 +38,7 @@ def test_weights() -> dict[tuple[str, int], float]:
 
 def label_weights() -> dict[tuple[str, int], float]:
     """How often the verifier learns from each (subject, level): more from the hardest games."""
-    weights = {(s, level): LABEL_SHARES.get(s, 1.0) for s in SUBJECTS for level in LEVELS}
+    weights = {(s, level): LABEL_SHARES.get(s, 2.0) for s in SUBJECTS for level in LEVELS}
     return weights | {("countdown", level): 12.0 for level in (4, 5)}
 
 
@@ -83,16 +91,5 @@ def _row(problem: Problem, solution: str | None = None) -> dict[str, object]:
 
 
 def _write(file: Path, rows: list[dict[str, object]]) -> tuple[Path, int]:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    part = file.with_name(file.name + ".part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(file)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise StorageError(
-            f"Cannot write {file} ({error.strerror}): make room there or choose another folder."
-        ) from error
+    write_whole(file, "".join(json.dumps(row) + "\n" for row in rows))
     return file, len(rows)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +11,8 @@ import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType, TokenType
 from torch import nn
 
-from ttsolve.errors import ModelError, StorageError
+from ttsolve.errors import ModelError
+from ttsolve.files import replacing
 from ttsolve.train.graph import Weights, reward_graph, reward_notes
 from ttsolve.train.model import LanguageModel, RewardModel, Shape
 from ttsolve.train.tokenizer import BOS, EOS
@@ -142,19 +140,3 @@ def _weights(model: nn.Module) -> Weights:
     return {
         name: weight.detach().float().cpu().numpy().astype(np.float32) for name, weight in state
     }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that becomes `path` when the block ends well, and vanishes when not."""
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write {path} ({error.strerror}): make room there or choose another folder."
-        ) from error
-    finally:
-        with suppress(OSError):  # what went wrong before is what the user must hear of
-            part.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from ttsolve.answers import group
 from ttsolve.core import Problem, Solution, Step
 from ttsolve.engine import Verifier
 from ttsolve.measure import Estimate, Pool
-from ttsolve.pocketmath import CHOICE, held_out
+from ttsolve.pocketmath import CHOICE, split_of
 from ttsolve.train.labels import Drawn
 from ttsolve.train.model import LanguageModel, causal_mask
 from ttsolve.train.tokenizer import special_ids
@@ -93,7 +93,7 @@ def is_choice(pool: Pool) -> bool:
 def hand_seen(hand: Problem) -> bool:
     """Whether a Game-of-24 hand's numbers may occur in training (with other targets)."""
     assert hand.reference is not None
-    return not held_out("numbers " + hand.reference.removeprefix("24: "))
+    return split_of("numbers " + hand.reference.removeprefix("24: ")) == "train"
 
 
 def by_kind(pools: Sequence[Pool]) -> dict[str, list[Pool]]:

@@ -1,7 +1,8 @@
-"""Train the process reward model: a generator's LM and more layers, on Monte-Carlo labels.
+"""Train a verifier (PRM or ORM): a generator's LM and more layers, on Monte-Carlo labels.
 
 Section 3 of the paper: binary cross-entropy at the end of every step against its soft label; a
-tenth of the questions is held out, and the weights with the lowest loss on it are kept.
+tenth of the questions is held out, and the weights with the lowest loss on it are kept. An outcome
+reward model (ORM) learns from the same samples, at their last step alone.
 """
 
 from __future__ import annotations
@@ -82,17 +83,27 @@ class Job:
     generator: Path  # checkpoint of the LM to start from
     tokenizer: Path
     recipe: Recipe
+    outcome: bool = False  # an ORM, not a PRM
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the lowest held-out loss."""
+        return self.folder / ("orm.pt" if self.outcome else "verifier.pt")
+
+    @property
+    def last(self) -> Path:
+        return self.best.with_stem(f"{self.best.stem}-last")
 
 
 def train_prm(job: Job, report: Callable[[Progress], None] = lambda progress: None) -> RewardModel:
-    """Train, or go on training, the verifier in the folder (verifier.pt: the best so far).
+    """Train, or go on training, the verifier in the folder (`job.best`: the best so far).
 
     Raises:
         UsageError: the pools hold too few questions, or the folder a verifier of another shape.
         StorageError: a checkpoint could not be written; the last one survives.
     """
     run(_train, job, report)
-    return load_verifier(job.folder / "verifier.pt")
+    return load_verifier(job.best)
 
 
 def load_verifier(path: Path) -> RewardModel:
@@ -110,10 +121,10 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = RewardModel(load_generator(job.generator), recipe.judges).to(device)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
-    solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer))
+    solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), job.outcome)
     learned, held_out = split(solutions, recipe.held_out)
     batches = Batches(learned, recipe.seed, recipe.rows)
-    state = resume(job.folder / "verifier-last.pt", model, tuning)
+    state = resume(job.last, model, tuning)
     best = float(state.get("best", math.inf))
     losses: list[float] = []
     reported = time.monotonic()
@@ -132,9 +143,9 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
                 kept = _state(model, done)
                 if quality.loss < best:
                     best = quality.loss
-                    save_state(job.folder / "verifier.pt", kept)
+                    save_state(job.best, kept)
                 kept |= {"best": best, "optimisers": [o.state_dict() for o in tuning]}
-                save_state(job.folder / "verifier-last.pt", kept)
+                save_state(job.last, kept)
             report(Progress(done, recipe.steps, sum(losses) / len(losses), speed, quality))
             losses, reported = [], time.monotonic()
 

@@ -3,6 +3,7 @@
 tokenizer.json, generator.pt, generator.gguf    generator
 labels-SEED.jsonl                               labels
 verifier.pt, verifier.onnx                      prm
+orm.pt, orm.onnx                                orm
 pool-test.jsonl, pool-game24.jsonl              measure
 """
 
@@ -18,6 +19,7 @@ from ttsolve.engine import Sampling
 from ttsolve.engines.llama import LlamaGenerator
 from ttsolve.engines.onnx_prm import OnnxVerifier
 from ttsolve.errors import UsageError
+from ttsolve.files import replacing
 from ttsolve.measure import Pool
 from ttsolve.pair import (
     GeneratorFile,
@@ -34,7 +36,7 @@ from ttsolve.train import generator as lm
 from ttsolve.train import prm
 from ttsolve.train.card import hands_figures, headline, split_figures, write_figures
 from ttsolve.train.data import label_weights, read_problems
-from ttsolve.train.export import export_gguf, export_onnx, replacing
+from ttsolve.train.export import export_gguf, export_onnx
 from ttsolve.train.figures import scored_pool, token_likelihoods
 from ttsolve.train.labels import Drawing, Drawn, draw, read_pool
 from ttsolve.train.model import Shape
@@ -81,19 +83,25 @@ def make_generator(
 
 
 def make_labels(
-    work: Path, problems: int, samples: int, temperature: float, seed: int, say: Say
+    work: Path, problems: int, samples: int, how: Sampling, seed: int, say: Say
 ) -> None:
     """Sampled and graded solutions of training problems."""
-    source = exercises(1_000 + seed, "train", label_weights())
+    source = exercises(-1 - seed, "train", label_weights())  # the generator's are not negative
     drawn = [e.problem for e in itertools.islice(source, problems)]
     with LlamaGenerator(_needed(work / "generator.gguf", "generator"), PROMPT) as generator:
-        how = replace(SAMPLING, temperature=temperature)
         file = work / f"labels-{seed}.jsonl"
         draw(generator, drawn, samples, how, file, seed=seed, report=_drawing(say))
 
 
-def make_verifier(work: Path, tokens: int, judges: int, seed: int, say: Say) -> None:
-    """Weights and ONNX of the verifier."""
+def make_verifier(
+    work: Path, tokens: int, judges: int, seed: int, say: Say, *, outcome: bool = False
+) -> None:
+    """Weights and ONNX of the verifier: a PRM, or with `outcome` an ORM.
+
+    Raises:
+        UsageError: there are no labels, or too few.
+        StorageError: a checkpoint could not be written.
+    """
     files = tuple(sorted(work.glob("labels-*.jsonl")))
     if not files:
         raise UsageError(f"There are no labels in {work}: run `ttsolve train labels {work}` first.")
@@ -109,11 +117,11 @@ def make_verifier(work: Path, tokens: int, judges: int, seed: int, say: Say) -> 
     base = _needed(work / "generator.pt", "generator")
     recipe = prm.Recipe(tokens=tokens, judges=judges, seed=seed)
     tokenizer = work / "tokenizer.json"
-    model = prm.train_prm(prm.Job(work, files, base, tokenizer, recipe), report)
-    export_onnx(model, tokenizer, work / "verifier.onnx")
+    job = prm.Job(work, files, base, tokenizer, recipe, outcome)
+    export_onnx(prm.train_prm(job, report), tokenizer, job.best.with_suffix(".onnx"))
 
 
-def export_pair(work: Path, folder: Path, temperature: float) -> Path:
+def export_pair(work: Path, folder: Path, sampling: Sampling) -> Path:
     """A pair's folder from what was trained; its pair.toml."""
     folder.mkdir(parents=True, exist_ok=True)
     sha: dict[str, str] = {}
@@ -136,7 +144,7 @@ def export_pair(work: Path, folder: Path, temperature: float) -> Path:
         ),
         WORLD,
         PROMPT,
-        replace(SAMPLING, temperature=temperature),
+        sampling,
     )
     return write_pair(pair)
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import tempfile
+import threading
 from collections.abc import Callable
 from multiprocessing.queues import Queue
 from typing import Any, TypeVar
@@ -79,6 +80,7 @@ def _process(
     rank: int, train: Callable[..., None], job: object, meet: str, messages: Queue[Any]
 ) -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=SHARDS)
     try:
         train(job, messages.put)
@@ -89,6 +91,13 @@ def _process(
         messages.put(None)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """A killed command must not go on training (and saving) unseen."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _cores() -> int:

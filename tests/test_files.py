@@ -1,0 +1,47 @@
+"""Whole files or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ttsolve.errors import StorageError
+from ttsolve.files import replacing, write_whole
+
+
+def test_a_file_and_its_folders_are_made(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a" / "b.txt", "é\n")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == "é\n".encode()
+    assert [f.name for f in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_until_the_end_the_old_file_stands(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with replacing(file) as part:
+        part.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+
+
+def broken(file: Path, error: type[BaseException]) -> None:
+    with replacing(file, "pray") as part:
+        part.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
+def test_whatever_goes_wrong_leaves_the_old_file_alone(tmp_path: Path, error) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(StorageError if error is OSError else error):
+        broken(file, error)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_sentence_names_problem_and_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"^Cannot write .*x \(.+\): pray\.$"):
+        broken(tmp_path / "file" / "x", ValueError)
