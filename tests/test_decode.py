@@ -129,9 +129,9 @@ def test_the_loop_draws_what_one_token_at_a_time_draws(sequences: int, cells: in
     loop = loop_of(sequences, cells)
     for seed in range(3):
         requests = mixed(30, seed)
+        expected = [reference(request) for request in requests]
         run(loop, requests)
-        for request in requests:
-            assert (request.steps, request.finish) == reference(request)
+        assert [(request.steps, request.finish) for request in requests] == expected
 
 
 def test_a_prompt_is_decoded_once_however_many_samples_grow_from_it() -> None:
@@ -180,6 +180,7 @@ def test_long_prefixes_are_decoded_in_parts_beside_running_requests() -> None:
 def test_an_interrupted_batch_changes_nothing() -> None:
     loop = loop_of(4)
     requests = mixed(10, 3)
+    expected = [reference(request) for request in requests]
     loop.waiting.extend(requests)
     turns = 0
     while loop.busy:
@@ -187,13 +188,14 @@ def test_an_interrupted_batch_changes_nothing() -> None:
         assert turns < 500
         (loop.model.interrupt if turns % 3 == 0 else loop.model.resume)()
         loop.turn()
-    for request in requests:
-        assert (request.steps, request.finish) == reference(request)
+    assert [(request.steps, request.finish) for request in requests] == expected
 
 
 def test_cancel_ends_one_owner_as_it_stands_and_leaves_the_other_alone() -> None:
     loop = loop_of(4)
     mine, theirs = mixed(9, 1), mixed(9, 2)
+    wholes = ["".join(step.text for step in reference(request)[0]) for request in mine]
+    expected = [reference(request) for request in theirs]
     for request in mine:
         request.owner = "me"
     loop.waiting.extend(request for pair in zip(mine, theirs, strict=True) for request in pair)
@@ -201,14 +203,11 @@ def test_cancel_ends_one_owner_as_it_stands_and_leaves_the_other_alone() -> None
         loop.turn()
     loop.cancel("me")
     assert {request.finish for request in mine} >= {"budget"}
-    for request in mine:
-        full, _ = reference(request)
-        whole = "".join(step.text for step in full)
+    for request, whole in zip(mine, wholes, strict=True):
         if request.steps and "\N{REPLACEMENT CHARACTER}" not in request.steps[-1].text:
             assert whole.startswith("".join(step.text for step in request.steps))
     run(loop, [])
-    for request in theirs:
-        assert (request.steps, request.finish) == reference(request)
+    assert [(request.steps, request.finish) for request in theirs] == expected
 
 
 def test_after_an_error_the_loop_forgets_and_goes_on() -> None:
@@ -221,9 +220,56 @@ def test_after_an_error_the_loop_forgets_and_goes_on() -> None:
     loop.forget()
     loop.model.broken = False
     requests = mixed(9, 2)
+    expected = [reference(request) for request in requests]
     run(loop, requests)
-    for request in requests:
-        assert (request.steps, request.finish) == reference(request)
+    assert [(request.steps, request.finish) for request in requests] == expected
+
+
+def agreeing(loop: DecodeLoop, prefix: list[int], steps: int) -> tuple[list[int], list[Request]]:
+    """What a greedy rollout from `prefix` draws; and requests that draw the same, though they are
+    not all greedy: at this temperature the likeliest token is the only one."""
+    rollout = ask(prefix, 20, steps=steps, temperature=0)
+    run(loop, [rollout])
+    tokens = [token for step in rollout.steps for token in step.ids]
+    again = [ask(prefix, 20, steps=steps, temperature=t, seed=9) for t in (0, 0.001)]
+    return tokens, again
+
+
+def test_who_agrees_with_a_rollout_computes_nothing_again() -> None:
+    loop = loop_of(4)
+    prefix = [3, 2, 3]
+    tokens, again = agreeing(loop, prefix, steps=3)
+    assert len(tokens) > 6
+    dice = loop.model
+    assert isinstance(dice, Dice)
+    before = dice.decoded
+    run(loop, again)
+    for request in again:
+        assert [token for step in request.steps for token in step.ids] == tokens
+        # No cache holds the rollout's last token, so the logits it came from are the last known.
+        assert (request.generated, request.decoded) == (1, 0)
+        assert request.reused == len(prefix) + len(tokens) - 1
+    assert dice.decoded == before
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_rollout_is_followed_to_where_it_is_left(steps: int) -> None:
+    """As its first steps only, without any lane; by samples that go other ways; from the middle."""
+    loop = loop_of(4)
+    tokens, _ = agreeing(loop, [3, 2, 3], steps=3)
+    requests = [
+        ask([3, 2, 3], 20, steps=steps, temperature=0),
+        *(ask([3, 2, 3], 20, temperature=1, seed=seed) for seed in range(20)),
+        ask([3, 2, 3, *tokens[:4]], 20, temperature=0),
+        ask([3, 2, 3], 2, temperature=0),
+    ]
+    expected = [reference(request) for request in requests]
+    run(loop, requests)
+    assert [(request.steps, request.finish) for request in requests] == expected
+    assert (requests[0].generated, requests[0].decoded) == (0, 0)
+    drawn = [sum(step.tokens for step in request.steps) for request in requests]
+    for request, n in zip(requests, drawn, strict=True):
+        assert request.decoded + request.reused + request.generated >= 3 + n
 
 
 def cut(text_ids: list[int], steps: int | None = None, room: int = 99) -> Request:

@@ -35,8 +35,15 @@ class Sampling:
 class Generator(Protocol):
     """The paper's proposer."""
 
-    name: str  # names file and prompt format; equal names give equal samples for equal seeds
-    params: int  # parameter count, for FLOPs
+    @property
+    def name(self) -> str:
+        """Names file and prompt format; equal names give equal samples for equal seeds."""
+        ...
+
+    @property
+    def params(self) -> int:
+        """Parameter count, for FLOPs."""
+        ...
 
     def sample(
         self,
@@ -56,8 +63,15 @@ class Generator(Protocol):
 class Verifier(Protocol):
     """Judges steps: a process reward model."""
 
-    name: str
-    params: int
+    @property
+    def name(self) -> str:
+        """Names files and prompt format; equal names give equal scores."""
+        ...
+
+    @property
+    def params(self) -> int:
+        """Parameter count, for FLOPs."""
+        ...
 
     def score(self, solutions: Sequence[Solution]) -> tuple[list[Solution], Usage]:
         """Fill in the score of every step that has none; same order, same length."""
@@ -68,7 +82,7 @@ class Verifier(Protocol):
 class Event:
     """One thing that happened: a continuation that ended, or a solution that was scored."""
 
-    verb: Literal["sample", "score"]
+    verb: Literal["sample", "rollout", "score"]
     parent: Solution
     child: Solution
 
@@ -86,6 +100,7 @@ class Engine:
     stop: threading.Event = field(default_factory=threading.Event)  # set by Ctrl-C
     usage: Usage = Usage()
     trace: list[Event] = field(default_factory=list)
+    decided: dict[str, object] = field(default_factory=dict)  # by the strategy, for the output
     _lane: int = 0
 
     def sample(
@@ -94,14 +109,31 @@ class Engine:
         *,
         steps: int | None = None,
         temperature: float | None = None,
+        units: int = 1,
     ) -> list[Solution]:
         """Continue each prefix by up to `steps` steps (None: to the end).
 
         A finished solution comes back as it is, free. A continuation that starts at a problem's
-        root costs one unit of the budget; prefixes beyond it come back with finish "budget".
+        root costs `units` of the budget, 1 for the solution that grows there and as many more as
+        its rollouts will cost; prefixes beyond the budget come back with finish "budget".
         """
         if temperature is None:
             temperature = self.sampling.temperature
+        how = replace(self.sampling, steps=steps, temperature=temperature)
+        return self._continue("sample", prefixes, how, units)
+
+    def rollout(self, prefixes: Sequence[Solution], steps: int) -> list[Solution]:
+        """Continue each prefix greedily by up to `steps` steps, only to see where it leads."""
+        how = replace(self.sampling, steps=steps, temperature=0.0)
+        return self._continue("rollout", prefixes, how, 1)
+
+    def _continue(
+        self,
+        verb: Literal["sample", "rollout"],
+        prefixes: Sequence[Solution],
+        sampling: Sampling,
+        root_units: int,
+    ) -> list[Solution]:
         started = time.perf_counter()
         out = list(prefixes)
         live: list[int] = []
@@ -110,17 +142,17 @@ class Engine:
         for i, prefix in enumerate(prefixes):
             if prefix.done:
                 continue
-            cost = 0 if prefix.steps else 1
+            cost = 0 if prefix.steps else root_units
             if self.stop.is_set() or self.usage.units + units + cost > self.budget:
                 out[i] = replace(prefix, finish="budget")
                 continue
             units += cost
             live.append(i)
             seed = self._next_seed(prefix.problem.question)
-            how.append(replace(self.sampling, steps=steps, temperature=temperature, seed=seed))
+            how.append(replace(sampling, seed=seed))
 
         def watch(lane: int, solution: Solution) -> None:
-            self._happened(Event("sample", prefixes[live[lane]], solution))
+            self._happened(Event(verb, prefixes[live[lane]], solution))
 
         grown, usage = self.generator.sample([out[i] for i in live], how, watch, self.stop)
         for i, solution in zip(live, grown, strict=True):
@@ -139,15 +171,18 @@ class Engine:
         if self.verifier is None:
             return list(solutions)
         started = time.perf_counter()
-        scored, usage = self.verifier.score(solutions)
-        for parent, child in zip(solutions, scored, strict=True):
-            self._happened(Event("score", parent, child))
+        out = list(solutions)
+        new = [i for i, s in enumerate(out) if any(step.score is None for step in s.steps)]
+        scored, usage = self.verifier.score([out[i] for i in new])
+        for i, solution in zip(new, scored, strict=True):
+            self._happened(Event("score", out[i], solution))
+            out[i] = solution
         self.usage += replace(
             usage,
             seconds=time.perf_counter() - started,
             verifier_flops=2.0 * self.verifier.params * usage.verifier_tokens,
         )
-        return scored
+        return out
 
     def _happened(self, event: Event) -> None:
         self.trace.append(event)

@@ -17,6 +17,7 @@ from ttsolve.engines.cache import Bools, Cache, Decoder, Floats, Ints
 from ttsolve.engines.draw import Drawer, Settings
 from ttsolve.engines.kvtree import KVTree, Place
 from ttsolve.engines.request import Request, Steps
+from ttsolve.engines.rollouts import Rollouts
 from ttsolve.prompts import PromptFormat
 
 
@@ -39,6 +40,7 @@ class DecodeLoop:
         self._spoilt = np.zeros(n, bool)  # free, and what it holds will hardly be asked for again
         self._settings = Settings.empty(n)
         self._drawer = Drawer(len(model.pieces))
+        self._rollouts = Rollouts(self._drawer, self._steps, len(model.pieces))
 
     @property
     def busy(self) -> bool:
@@ -75,6 +77,7 @@ class DecodeLoop:
         self._running[:] = False
         self._filling.clear()
         self._last.clear()
+        self._rollouts.clear()
         self._cache.clear()
 
     # -- admission ---------------------------------------------------------------------------------
@@ -85,6 +88,7 @@ class DecodeLoop:
         if not room or not self.waiting:
             return
         head = [self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]
+        head = self._rollouts.follow(head)
         for request in {request.key: request for request in head}.values():
             tree = self._cache.tree
             tree.touch(int(tree.common(request.prefix).argmax()))  # gives way last
@@ -99,9 +103,10 @@ class DecodeLoop:
             if lane is None:
                 held += head[i:]
                 break
-            if request.key not in self._filling:
+            logits = self._known(request.key)
+            if request.key not in self._filling and logits is not None:
                 ready.append(lane)
-                rows.append(self._last[request.key])
+                rows.append(logits)
         self.waiting.extendleft(reversed(held))
         if ready:
             self._draw(np.array(ready, np.int32), np.stack(rows))
@@ -109,10 +114,7 @@ class DecodeLoop:
     def _start(self, request: Request) -> int | None:
         """Put a request into a lane; None when a shared cache has no cells for it now."""
         free = ~self._running
-        complete = request.key in self._last
-        place = self._cache.place(request.prefix, free, complete)
-        if complete:
-            self._last.move_to_end(request.key)
+        place = self._cache.place(request.prefix, free, self._known(request.key) is not None)
         promised = int((self._limit - self._cache.length)[self._running].sum())
         needed = len(request.prefix) - place.reused + request.room
         if not self._cache.make_room(promised + needed, free, place):
@@ -127,6 +129,13 @@ class DecodeLoop:
             self._filling[request.key] = place.sequence
         self._occupy(place.sequence, request)
         return place.sequence
+
+    def _known(self, key: bytes) -> Floats | None:
+        """The logits after the prefix of this content, if they are remembered."""
+        if key in self._last:
+            self._last.move_to_end(key)
+            return self._last[key]
+        return self._rollouts.after(key)
 
     def _occupy(self, lane: int, request: Request) -> None:
         self._lanes[lane] = request
@@ -201,6 +210,9 @@ class DecodeLoop:
     def _draw(self, lanes: Ints, logits: Floats) -> None:
         """Draw the next token of each lane [n] from its row of `logits` [n, vocabulary]."""
         position = self._cache.length[lanes]
+        for row in np.flatnonzero(self._settings.temperature[lanes] == 0).tolist():
+            prefix = self._cache.tree.tokens[lanes[row], : position[row]]
+            self._rollouts.keep(prefix, logits[row])
         tokens = self._drawer.draw(logits, self._settings[lanes], position)
         self._next[lanes] = tokens
         over = position + 1 >= self._limit[lanes]

@@ -31,10 +31,10 @@ from ttsolve.engines.llama_model import LlamaModel
 from ttsolve.engines.request import Request
 from ttsolve.engines.worker import Worker
 from ttsolve.errors import ProblemTooLong, UsageError
+from ttsolve.pair import fingerprint
 from ttsolve.prompts import PromptFormat
 
 MOST = 256  # sequences of one context: llama.cpp's own limit
-WHOLE = 64 << 20  # bytes: larger files are named by their size and samples of their content
 
 
 class LlamaGenerator:
@@ -165,17 +165,3 @@ class LlamaGenerator:
             ids = np.concatenate([ids, *(np.array(tokens, np.int32) for tokens in steps)])
         room = min(how.max_tokens, self.context - len(ids))
         return Request(ids, how, room) if room > 0 else None
-
-
-def fingerprint(path: Path) -> str:
-    """blake2b of a file: of all of it up to 64 MiB, else of its size and 64 parts of 1 MiB."""
-    size = path.stat().st_size
-    digest = blake2b(str(size).encode(), digest_size=12)
-    with path.open("rb") as file:
-        if size <= WHOLE:
-            digest.update(file.read())
-        else:
-            for i in range(64):
-                file.seek((size - (1 << 20)) * i // 63)
-                digest.update(file.read(1 << 20))
-    return digest.hexdigest()

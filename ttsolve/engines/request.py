@@ -26,13 +26,20 @@ class Request:
     begun: int = 0  # position at which the step in hand began
     steps: list[Step] = field(default_factory=list)
     finish: Finish | None = None
-    generated: int = 0  # tokens drawn
+    over: bool = False  # it ended while it followed a rollout
+    generated: int = 0  # tokens drawn, but for those of rollouts it agreed with
     decoded: int = 0  # prefix tokens computed for it
     reused: int = 0  # prefix tokens found in the cache
 
     def __post_init__(self) -> None:
         self.key = self.prefix.tobytes()
         self.begun = len(self.prefix)
+
+    def extend(self, token: int) -> None:
+        """Let a token that is drawn already join the prefix."""
+        self.prefix = np.append(self.prefix, np.int32(token))
+        self.key = self.prefix.tobytes()
+        self.room -= 1
 
 
 class Steps:

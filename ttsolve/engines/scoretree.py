@@ -100,6 +100,11 @@ class Run:
         return self.first.start
 
     @property
+    def steps(self) -> list[Node]:
+        """Its nodes without a prompt, which has no score."""
+        return self.nodes if self.first.parent and self.first.parent.parent else self.nodes[1:]
+
+    @property
     def ids(self) -> list[int]:
         return [token for node in self.nodes for token in node.ids]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -19,13 +20,15 @@ from ttsolve.engine import Sampling, Watch
 
 RIGHT_ANSWER = "42"
 TOKENS = 10  # of every step
+CHANCE = re.compile(r"\bp=(0?\.[0-9]+|[01](?![0-9.]))")  # in a question
 
 
 @dataclass
 class SimGenerator:
     """Dice that write solutions of `depth` steps, each right with probability `p_step`.
 
-    The answer is `RIGHT_ANSWER` when every step was right, else another number.
+    The answer is `RIGHT_ANSWER` when every step was right, else another number. A question that
+    says `p=0.6` has that probability for each of its steps: a problem of known difficulty.
     """
 
     p_step: float = 0.8
@@ -49,7 +52,8 @@ class SimGenerator:
             if stop and stop.is_set():
                 out.append(replace(prefix, finish="budget"))
                 continue
-            time.sleep(self.delay)
+            if self.delay:
+                time.sleep(self.delay)
             out.append(self._grow(prefix, sampling))
             if watch:
                 watch(i, out[-1])
@@ -68,10 +72,16 @@ class SimGenerator:
             prefix = prefix.grow(self._step(prefix, how))
         return replace(prefix, finish="stop") if len(prefix.steps) == self.depth else prefix
 
+    def chance(self, question: str) -> float:
+        """The probability that a step is right."""
+        said = CHANCE.search(question)
+        return float(said[1]) if said else self.p_step
+
     def _step(self, prefix: Solution, how: Sampling) -> Step:
         seed = how.seed if how.temperature else None
         dice = _dice(prefix.problem.question, prefix.text, len(prefix.attempts), seed)
-        right = dice.random() < self.p_step if how.temperature else self.p_step > 0.5
+        chance = self.chance(prefix.problem.question)
+        right = dice.random() < chance if how.temperature else chance > 0.5
         right_before = "wrong" not in prefix.text
         if len(prefix.steps) < self.depth - 1:
             return Step("right\n" if right else f"wrong {dice.randrange(3)}\n", TOKENS)

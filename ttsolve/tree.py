@@ -1,0 +1,150 @@
+"""How a run went, as a tree of steps: what was sampled, what was kept, where the winner came from.
+
+Made from a run's trace and its result; to JSON and back. Equal steps after equal prefixes are one
+node. Rollouts are no part of the tree: they only lend their last score to the node they judge.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from ttsolve.core import Result, Solution
+from ttsolve.engine import Event
+
+Path = tuple[str, ...]  # the texts of a prefix's steps
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step behind its prefix."""
+
+    parent: int = -1  # the number of the node before it; -1: none, this is the root
+    text: str = ""
+    score: float | None = None  # the verifier's
+    value: float | None = None  # its score at the end of the rollout that judged it
+    count: int = 0  # how often it was sampled
+    finish: str | None = None  # of the candidates that end here
+    candidates: tuple[int, ...] = ()  # their places in the result
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A run; its nodes are in an order in which each comes after its parent. The root is node 0."""
+
+    question: str
+    answer: str | None
+    share: float  # of the vote
+    strategy: str
+    settings: dict[str, Any]
+    winner: int | None  # the candidate whose solution is shown as the answer's
+    nodes: tuple[Node, ...]
+
+    def children(self) -> list[list[int]]:
+        """The numbers of the nodes behind each node, in the order of the nodes."""
+        out: list[list[int]] = [[] for _ in self.nodes]
+        for number, node in enumerate(self.nodes):
+            if node.parent >= 0:
+                out[node.parent].append(number)
+        return out
+
+    def way_to(self, candidate: int | None) -> set[int]:
+        """The numbers of the nodes from the root to a candidate; of none when there is none."""
+        ends = (i for i, node in enumerate(self.nodes) if candidate in node.candidates)
+        number = next(ends, -1)
+        way = set()
+        while number >= 0:
+            way.add(number)
+            number = self.nodes[number].parent
+        return way
+
+    def to_json(self) -> str:
+        """The tree as one line of JSON; what a node does not have is left out."""
+        usual = asdict(Node())
+        record = {f.name: getattr(self, f.name) for f in fields(self)}
+        record["nodes"] = [
+            {key: value for key, value in asdict(node).items() if value != usual[key]}
+            for node in self.nodes
+        ]
+        return json.dumps(record, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Tree:
+        """The tree that `to_json` wrote."""
+        record = json.loads(text)
+        nodes = (
+            Node(**{**node, "candidates": tuple(node.get("candidates", ()))})
+            for node in record.pop("nodes")
+        )
+        return cls(**record, nodes=tuple(nodes))
+
+
+def tree_of(trace: Sequence[Event], result: Result) -> Tree:
+    """The tree of a run, from what happened in it and what came of it."""
+    growing = _Growing()
+    for event in trace:
+        if event.verb == "sample":
+            growing.sampled(event.parent, event.child)
+        elif event.verb == "rollout":
+            growing.judges[_path(event.child)] = _path(event.parent)
+        else:
+            growing.scored(event.child)
+    for place, candidate in enumerate(result.candidates):
+        growing.ended(place, candidate)
+    return Tree(
+        question=result.problem.question,
+        answer=result.answer,
+        share=result.share,
+        strategy=result.strategy,
+        settings=result.settings,
+        winner=result.candidates.index(result.best) if result.best else None,
+        nodes=tuple(growing.nodes),
+    )
+
+
+class _Growing:
+    """A tree in the making."""
+
+    def __init__(self) -> None:
+        self.nodes = [Node()]
+        self.judges: dict[Path, Path] = {}  # where a rollout ended -> the prefix it began at
+        self._numbers: dict[Path, int] = {(): 0}
+
+    def sampled(self, parent: Solution, child: Solution) -> None:
+        """Count the steps that a sample added."""
+        path = _path(child)
+        for end in range(len(parent.steps) + 1, len(path) + 1):
+            number = self._number(path[:end])
+            self._change(number, count=self.nodes[number].count + 1)
+
+    def scored(self, solution: Solution) -> None:
+        """Note the scores of what was sampled, and that of a rollout where it began."""
+        path = _path(solution)
+        for end, step in enumerate(solution.steps, start=1):
+            if path[:end] in self._numbers:
+                self._change(self._numbers[path[:end]], score=step.score)
+        if path in self.judges:
+            self._change(self._number(self.judges[path]), value=solution.steps[-1].score)
+
+    def ended(self, place: int, candidate: Solution) -> None:
+        """Note a candidate where it ends."""
+        number = self._number(_path(candidate))
+        places = (*self.nodes[number].candidates, place)
+        self._change(number, candidates=places, finish=candidate.finish)
+
+    def _number(self, path: Path) -> int:
+        """The number of a prefix's node, which is made where there is none."""
+        if path not in self._numbers:
+            parent = self._number(path[:-1])
+            self._numbers[path] = len(self.nodes)
+            self.nodes.append(Node(parent, path[-1]))
+        return self._numbers[path]
+
+    def _change(self, number: int, **values: Any) -> None:
+        self.nodes[number] = replace(self.nodes[number], **values)
+
+
+def _path(solution: Solution) -> Path:
+    return tuple(step.text for step in solution.steps)
