@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
 
 import pytest
 
 from ttsolve.errors import PairError
 from ttsolve.pair import Pair, load_pair
+
+
+@pytest.fixture(scope="session", autouse=True)
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
+    """Empty places for stores: no test, and nothing it starts, may touch the user's own."""
+    base = tmp_path_factory.mktemp("homes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TTSOLVE_HOME", str(base / "shared"))
+        yield (base / str(number) for number in count())
+
+
+@pytest.fixture(autouse=True)
+def home_of_its_own(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test begins with nothing kept."""
+    monkeypatch.setenv("TTSOLVE_HOME", str(next(homes)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,13 +32,13 @@ def place(parent: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_in_a_checkout(checkout: Path) -> None:
     assert paths.pair_folders() == [checkout / "models"]
-    assert paths.cache_folder() == checkout / "cache"
+    assert paths.store_file() == checkout / "cache" / "ttsolve.db"
 
 
 def test_installed(installed: Path) -> None:
     data = platformdirs.user_data_path("ttsolve", appauthor=False)
     assert paths.pair_folders() == [data / "models", installed / "ttsolve" / "_models"]
-    assert paths.cache_folder() == platformdirs.user_cache_path("ttsolve", appauthor=False)
+    assert paths.store_file() == data / "ttsolve.db"
 
 
 def test_the_variable_moves_both_but_keeps_the_carried_pairs(
@@ -47,18 +47,18 @@ def test_the_variable_moves_both_but_keeps_the_carried_pairs(
     monkeypatch.setenv("TTSOLVE_HOME", str(installed / "my home"))
     carried = installed / "ttsolve" / "_models"
     assert paths.pair_folders() == [installed / "my home" / "models", carried]
-    assert paths.cache_folder() == installed / "my home" / "cache"
+    assert paths.store_file() == installed / "my home" / "cache" / "ttsolve.db"
 
 
 def test_the_variable_in_a_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TTSOLVE_HOME", str(checkout / "elsewhere"))
     assert paths.pair_folders() == [checkout / "elsewhere" / "models", checkout / "models"]
-    assert paths.cache_folder() == checkout / "elsewhere" / "cache"
+    assert paths.store_file() == checkout / "elsewhere" / "cache" / "ttsolve.db"
 
 
 def test_an_empty_variable_is_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TTSOLVE_HOME", "")
-    assert paths.cache_folder() == checkout / "cache"
+    assert paths.store_file() == checkout / "cache" / "ttsolve.db"
 
 
 def test_the_variable_knows_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,11 +89,13 @@ class Usage:
     units: int = 0  # generations charged against --budget
     generated_tokens: int = 0
     prompt_tokens: int = 0  # prompt (prefix) tokens the generator really decoded
-    reused_tokens: int = 0  # prefix tokens found in the KV cache instead
+    reused_tokens: int = 0  # tokens of prefixes, or of rollouts agreed with, that were cached
     verifier_tokens: int = 0  # tokens the verifier really computed
     seconds: float = 0.0
     generator_flops: float = 0.0  # 2 · parameters · tokens computed
     verifier_flops: float = 0.0
+    recalled_tokens: int = 0  # generated tokens found in the store, and not computed again
+    recalled_scores: int = 0  # scores of steps found there
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))

@@ -1,9 +1,9 @@
-"""Where pairs and the cache are.
+"""Where pairs and the store are.
 
-                           pairs, first match wins                        cache
+                           pairs, first match wins                        the store is in
     TTSOLVE_HOME is set    $TTSOLVE_HOME/models, then the carried ones    $TTSOLVE_HOME/cache
     a checkout             models/                                        cache/
-    an installed package   the user's data folder, then the carried ones  the user's cache folder
+    an installed package   the user's data folder, then the carried ones  the user's data folder
 
 The *carried* pairs are those the wheel brings along, in ttsolve/_models.
 """
@@ -17,6 +17,7 @@ import platformdirs
 
 PACKAGE = Path(__file__).resolve().parent
 HOME_VARIABLE = "TTSOLVE_HOME"
+STORE = "ttsolve.db"
 
 
 def pair_folders() -> list[Path]:
@@ -26,7 +27,7 @@ def pair_folders() -> list[Path]:
 
 def user_pairs() -> Path:
     """Where the user puts pairs, and where training writes them; it need not exist yet."""
-    return (_home() or platformdirs.user_data_path("ttsolve", appauthor=False)) / "models"
+    return (_home() or _user_data()) / "models"
 
 
 def carried_pairs() -> Path:
@@ -34,10 +35,14 @@ def carried_pairs() -> Path:
     return PACKAGE.parent / "models" if _in_checkout() else PACKAGE / "_models"
 
 
-def cache_folder() -> Path:
-    """Where results are kept; it need not exist yet."""
+def store_file() -> Path:
+    """Where the store is; it need not exist yet."""
     home = _home()
-    return home / "cache" if home else platformdirs.user_cache_path("ttsolve", appauthor=False)
+    return (home / "cache" if home else _user_data()) / STORE
+
+
+def _user_data() -> Path:
+    return platformdirs.user_data_path("ttsolve", appauthor=False)
 
 
 def _home() -> Path | None:

@@ -1,0 +1,191 @@
+"""The store as a user meets it: --cache, --no-cache, history, cache."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ttsolve import paths
+from ttsolve.cli import main
+from ttsolve.core import Solution, Usage
+from ttsolve.engine import Sampling, Watch
+from ttsolve.engines import sim
+
+QUESTION = "what is six times seven"
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line in this process."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+
+    def run(*arguments: str) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        return Done(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def solve(run: Run, *options: str, question: str = QUESTION) -> Done:
+    return run("solve", question, "--pair", "sim", *options)
+
+
+def test_the_same_again_computes_nothing(run: Run) -> None:
+    first, again = solve(run), solve(run)
+    assert (again.code, again.err, len(again.lines)) == (0, "", len(first.lines))
+    assert [*again.lines[:2], *again.lines[3:]] == [*first.lines[:2], *first.lines[3:]]
+    assert first.lines[2].startswith("spent  16 units, 800 tokens generated, 5 of prompts")
+    assert again.lines[2].startswith(
+        "spent  16 units, 0 tokens generated (800 recalled), "
+        "0 of prompts (0 reused), 0 verified (80 scores recalled), "
+    )
+    bill = json.loads(solve(run, "--json", "--budget", "17").out)["bill"]
+    assert (bill["generated_tokens"], bill["recalled_tokens"]) == (50, 800)
+
+
+def test_where_it_is_kept(run: Run, tmp_path: Path) -> None:
+    solve(run, "--no-cache")
+    assert not paths.store_file().exists()
+    file = tmp_path / "new" / "mine.db"
+    solve(run, "--cache", str(file))
+    assert "(800 recalled)" in solve(run, "--cache", str(file)).out
+    assert not paths.store_file().exists()
+    assert "recalled" not in solve(run).out
+    assert "(800 recalled)" in solve(run).out
+    assert "recalled" not in solve(run, "--no-cache").out
+
+
+def test_history(run: Run) -> None:
+    for question in ("one", "two\nlines", "three"):
+        solve(run, "--budget", "4", question=question)
+    solve(run, "--budget", "4", question="one")
+    listed = run("history")
+    assert [line.split()[0] for line in listed.lines] == ["1", "3", "2"]
+    assert listed.lines[2].endswith("two lines")
+    assert "sim, best-of-n 4" in listed.lines[0]
+    assert run("history", "--limit", "1").lines == listed.lines[:1]
+    [record] = map(json.loads, run("history", "--limit", "1", "--json").lines)
+    assert (record["id"], record["problem"], record["status"]) == (1, "one", "done")
+
+
+def test_no_history_yet(run: Run) -> None:
+    assert run("history") == Done(0, "", "No run is kept yet.\n")
+    assert run("history", "--json") == Done(0, "", "")
+
+
+class Interrupted(sim.SimGenerator):
+    """Dice that press Ctrl-C at the fifth sample."""
+
+    def sample(
+        self,
+        prefixes: Sequence[Solution],
+        how: Sequence[Sampling],
+        watch: Watch | None = None,
+        stop: threading.Event | None = None,
+    ) -> tuple[list[Solution], Usage]:
+        def press(lane: int, solution: Solution) -> None:
+            assert watch
+            watch(lane, solution)
+            if lane == 4:
+                signal.raise_signal(signal.SIGINT)
+
+        return super().sample(prefixes, how, press, stop)
+
+
+def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sim, "SimGenerator", Interrupted)
+        assert solve(run).code == 130
+    assert "interrupted" in run("history").out
+    assert "550 tokens generated (250 recalled)" in solve(run).out
+    [line] = run("history").lines
+    assert "interrupted" not in line
+
+
+def test_stats_export_and_prune(run: Run, tmp_path: Path) -> None:
+    for budget in ("2", "4"):
+        solve(run, "--budget", budget)
+    where, kept, of = run("cache", "stats").lines
+    assert where.startswith(f"store  {paths.store_file()}, ")
+    assert kept.startswith("kept   2 runs, 1 problem, 4 samples, ")
+    assert of == "       4 samples of sim"
+    assert run("cache", "export", str(tmp_path / "runs.jsonl")) == Done(0, "", "")
+    exported = (tmp_path / "runs.jsonl").read_text()
+    assert run("cache", "export", "-").out == exported
+    records = [json.loads(line) for line in exported.splitlines()]
+    assert [len(record["candidates"]) for record in records] == [2, 4]
+    assert run("cache", "prune", "--older-than", "1").out.startswith("Forgotten: 0 runs, ")
+    assert run("cache", "prune", "--all").out.startswith("Forgotten: 2 runs, 1 problem, 4 samples")
+    assert run("cache", "stats").lines[1].startswith("kept   0 runs, ")
+    assert "recalled" not in solve(run).out
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.write_text("mine\n" * 1000)
+    solve(run)
+    with closing(sqlite3.connect(paths.store_file())) as db, db:
+        db.execute("UPDATE _sqlite_migrations SET name = 'm999_wonders'")
+    for arguments, sentence in [
+        (("solve", QUESTION, "--pair", "sim", "--cache", "x", "--no-cache"), "leave --cache or"),
+        (("solve", QUESTION, "--pair", "sim", "--cache", str(notes)), "is no store and no"),
+        (("solve", QUESTION, "--pair", "sim", "--cache", str(tmp_path)), "is a folder"),
+        (("solve", QUESTION, "--pair", "sim"), "was written by a newer ttsolve"),
+        (("history",), "was written by a newer ttsolve"),
+        (("history", "--limit", "0"), "'--limit'"),
+        (("cache", "prune"), "--older-than DAYS, or --all."),
+        (("cache", "prune", "--all", "--older-than", "3"), "--older-than DAYS, or --all."),
+    ]:
+        done = run(*arguments)
+        assert (done.code, done.out) == (2, "")
+        [line] = done.err.splitlines()
+        assert line.startswith("Error: ")
+        assert sentence in line
+
+
+def test_where_nothing_can_be_kept_a_run_goes_on(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    file = str(tmp_path / "file" / "ttsolve.db")
+    done = solve(run, "--cache", file)
+    assert (done.code, done.lines[0]) == (0, sim.RIGHT_ANSWER)
+    [line] = done.err.splitlines()
+    assert line.startswith(f"Nothing more can be kept in the store {file} (")
+    done = run("history", "--cache", file)
+    assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+
+
+def test_a_damaged_store_is_told_of_and_the_run_goes_on(run: Run) -> None:
+    solve(run)
+    paths.store_file().write_bytes(b"\0" * 9999)
+    done = solve(run)
+    assert (done.code, done.lines[0]) == (0, sim.RIGHT_ANSWER)
+    [line] = done.err.splitlines()
+    assert "was damaged: it was moved to" in line
+    assert "(800 recalled)" in solve(run).out
