@@ -1,0 +1,213 @@
+"""`ttsolve batch`: many problems, from files or through a pipe; a line of JSON for each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from ttsolve import render, render_batch
+from ttsolve.batch import Solver, outcomes
+from ttsolve.cli_options import (
+    DEFAULT_STRATEGY,
+    INTERRUPTED,
+    Budget,
+    Confidence,
+    GeneratorPath,
+    GpuLayers,
+    PairName,
+    Seed,
+    Settings,
+    StrategyName,
+    Temperature,
+    chosen_pair,
+    chosen_strategy,
+    ctrl_c_sets,
+)
+from ttsolve.cli_store import CacheFile, NoCache, stored_pair
+from ttsolve.dataset import Entry, Format, Source, read
+from ttsolve.engine import Engine
+from ttsolve.errors import StorageError, UsageError
+from ttsolve.fields import Fields
+from ttsolve.pair import DEFAULT
+
+STDIN = Path("-")
+LANES = 128  # samples in flight: twice what a generator decodes at once keeps it busy
+FEWEST, MOST = 8, 64  # problems in flight, by default
+
+
+def batch(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Text, JSON lines or CSV; none, or -: stdin."),
+    ] = None,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="A file for the answers.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Take the first N problems only.")
+    ] = None,
+    unordered: Annotated[
+        bool, typer.Option("--unordered", help="Write each answer as soon as it is there.")
+    ] = False,
+    question_field: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="The field that holds the question.")
+    ] = None,
+    answer_field: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="The field that holds the known answer.")
+    ] = None,
+    kind: Annotated[
+        Format | None, typer.Option("--format", help="What FILE is; else that is found out.")
+    ] = None,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=256, metavar="N", help="Problems side by side; else 128 / budget, 8 to 64."
+        ),
+    ] = None,
+    budget: Budget = 16,
+    strategy: StrategyName = DEFAULT_STRATEGY,
+    settings: Settings = None,
+    confidence: Confidence = None,
+    pair: PairName = DEFAULT,
+    generator: GeneratorPath = None,
+    seed: Seed = 0,
+    temperature: Temperature = None,
+    gpu_layers: GpuLayers = -1,
+    cache: CacheFile = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Solve many problems: a line of JSON for each, in the order of the input.
+
+    \b
+    ttsolve batch questions.jsonl -o answers.jsonl --budget 16
+    cat questions.jsonl | ttsolve --budget 16 > answers.jsonl
+
+    Text has a question a line; of JSON lines and CSV the fields of GSM8K, MATH-500, SVAMP and the
+    like are known. Where a known answer stands beside the question, the line says whether
+    the answer is correct. A line that cannot be used becomes a line with an error. The exit code is
+    0, 1 when there were such lines, 130 after Ctrl-C.
+    """
+    problems = _Input(tuple(files or [STDIN]), kind, Fields(question_field, answer_field), limit)
+    problems.check(output)
+    chosen = chosen_pair(pair, generator)
+    plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
+    sampling = chosen.sampling
+    if temperature is not None:
+        sampling = replace(sampling, temperature=temperature)
+    stop = threading.Event()
+    shown = render_batch.bar_wanted(to_file=output is not None)
+    with (
+        render_batch.Bar(problems.count() if shown else None, shown=shown) as bar,
+        stored_pair(chosen, gpu_layers, cache, no_cache) as models,
+        problems.entries() as entries,
+        _opened(output) as out,
+        ctrl_c_sets(stop),
+    ):
+        new_engine = partial(
+            Engine,
+            models.generator,
+            models.verifier,
+            seed=seed,
+            sampling=sampling,
+            budget=budget,
+            stop=stop,
+        )
+        solver = Solver(chosen, plan, models, new_engine)
+        width = in_flight or min(max(LANES // budget, FEWEST), MOST)
+        bar.begin()
+        solved = outcomes(entries, solver, stop, in_flight=width, ordered=not unordered)
+        with closing(solved):  # whatever ends it, the models are at rest before they go
+            for outcome in solved:
+                out.write(json.dumps(outcome.record, allow_nan=False) + "\n")
+                out.flush()
+                bar.add(outcome)
+        again = "goes on from here" if models.store.usable else "starts anew"
+    render_batch.show_summary(bar.tally, chosen, bar.seconds)
+    if stop.is_set():
+        render.note(f"Interrupted: the same command {again}.")
+    raise typer.Exit(INTERRUPTED if stop.is_set() else int(bar.tally.errors > 0))
+
+
+@dataclass(frozen=True)
+class _Input:
+    """The problems, as the user named them."""
+
+    paths: tuple[Path, ...]
+    kind: Format | None
+    named: Fields
+    limit: int | None
+
+    def check(self, output: Path | None) -> None:
+        """Refuse what would wait for a terminal, or overwrite a file before it is read.
+
+        Raises:
+            UsageError: with the sentence for the user.
+        """
+        if STDIN in self.paths and (sys.stdin is None or sys.stdin.isatty()):
+            raise UsageError("There are no problems: name a FILE, or pipe them into ttsolve.")
+        files = [path for path in self.paths if path != STDIN]
+        if output and output.exists() and any(f.exists() and f.samefile(output) for f in files):
+            raise UsageError(f"{output} holds the problems: choose another file for the answers.")
+
+    def count(self) -> int | None:
+        """How many there are; None where that shows only at the end."""
+        if not all(path.is_file() for path in self.paths):
+            return None
+        with self.entries() as entries:
+            return sum(1 for _ in entries)
+
+    @contextmanager
+    def entries(self) -> Iterator[Iterator[Entry]]:
+        """The entries of all files.
+
+        Raises:
+            UsageError: when one cannot be opened; while reading, when one cannot be used.
+        """
+        with ExitStack() as stack:
+            sources = [(str(path), stack.enter_context(_source(path))) for path in self.paths]
+            yield islice(self._read(sources), self.limit)
+
+    def _read(self, sources: Sequence[tuple[str, Source]]) -> Iterator[Entry]:
+        for name, source in sources:
+            for entry in read(source, name, self.kind, self.named):
+                yield replace(entry, file=name) if len(sources) > 1 else entry
+
+
+@contextmanager
+def _source(path: Path) -> Iterator[Source]:
+    """The file, unbuffered: a line is there as soon as it was written into a pipe."""
+    if path == STDIN:
+        stdin = sys.stdin.buffer
+        yield getattr(stdin, "raw", stdin)
+        return
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise UsageError(f"Cannot read {path} ({error.strerror}): give a readable file.") from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        file = output.open("w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        remedy = "choose another file for the answers"
+        raise StorageError(f"Cannot write {output} ({error.strerror}): {remedy}.") from error
+    with file:
+        yield file
