@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +32,7 @@ class ByteBpe:
             ranks = _ranks(model["merges"])
             self._ids = [ids[token] for token in ranks]
             pattern = _pattern(state["pre_tokenizer"])
+            self._composes = _composes(state.get("normalizer"))
         except OSError as error:
             raise ModelError(f"Cannot read the tokenizer {path}: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -52,6 +54,8 @@ class ByteBpe:
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, in which nothing is read as a special token."""
+        if self._composes:
+            text = unicodedata.normalize("NFC", text)
         return [self._ids[rank] for rank in self._bpe.encode_ordinary(text)]
 
 
@@ -63,13 +67,22 @@ def _ranks(merges: Iterable[Any]) -> list[str]:
 
 def _pattern(pre_tokenizer: dict[str, Any]) -> str:
     """The regular expression that cuts text into words before any merge."""
-    parts = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    for part in parts:
-        if part["type"] == "Split":
-            return str(part["pattern"]["Regex"])
-    if [part["type"] for part in parts] == ["ByteLevel"]:
-        return _GPT2
+    *parts, last = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    if last["type"] == "ByteLevel" and not last["add_prefix_space"]:
+        if not parts and last.get("use_regex", True):
+            return _GPT2
+        if len(parts) == 1 and not last.get("use_regex", True):
+            part = parts[0]
+            if (part["type"], part["behavior"], part["invert"]) == ("Split", "Isolated", False):
+                return str(part["pattern"]["Regex"])
     raise ValueError("an unknown pre-tokenizer")
+
+
+def _composes(normalizer: dict[str, Any] | None) -> bool:
+    """Whether text is composed (NFC) first."""
+    if normalizer is None or normalizer["type"] == "NFC":
+        return normalizer is not None
+    raise ValueError("an unknown normalizer")
 
 
 def _alphabet() -> dict[str, int]:

@@ -1,8 +1,9 @@
 """The verifier: a process reward model in ONNX Runtime that computes new tokens only.
 
-A step's score is sigmoid(logit at the step's last token). The steps of all solutions of a call form
-a tree (with the steps of earlier calls: `ScoreTree`); every unbroken run of new steps is one row of
-a batch, its keys and values go behind those of its prefix, and so no step is computed twice.
+A step's score is sigmoid(logit at the token its `Reader` names, as a rule its last). The steps of
+all solutions of a call form a tree (with the steps of earlier calls: `ScoreTree`); every unbroken
+run of new steps is one row of a batch, its keys and values go behind those of its prefix, and so no
+step is computed twice.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ import numpy as np
 import onnxruntime as ort
 
 from ttsolve.core import Solution, Step, Usage
-from ttsolve.engines.bpe import ByteBpe
 from ttsolve.engines.cuda import cuda_loads, gpu_found
+from ttsolve.engines.prm_reader import NOTES, PUBLISHED, open_reader
 from ttsolve.engines.scoretree import Array, Node, Run, ScoreTree, batches, levels
-from ttsolve.errors import ModelError, ProblemTooLong
+from ttsolve.errors import ModelError
 from ttsolve.prompts import PromptFormat
 
 Device = Literal["auto", "cpu", "cuda"]
 CELLS = 4096  # of a batch: rows · (past + new tokens); more only takes more memory
 INPUTS = {"input_ids", "attention_mask", "position_ids"}
-NOTES = {"format", "digest", "tokenizer", "vocabulary", "bos", "context", "params"}
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxVerifier:
-    """A `Verifier` that reads a model written by `ttsolve train export`.
+    """A `Verifier`: a model written by `ttsolve train export` or `ttsolve models export-prm`.
 
     memory_mb: what is kept from call to call; threads: None, ONNX Runtime chooses; device: where
     to run ("auto": the GPU when its libraries load), and afterwards where it runs.
 
     Raises:
         ModelError: a file is missing, damaged or of the wrong kind, the tokenizer is not the
-            model's, or the device "cuda" does not work here.
+            model's, its test vectors do not come out, or the device "cuda" does not work here.
+        PairError: the verifier.toml of a published model is missing or wrong.
     """
 
     def __init__(
@@ -57,24 +58,25 @@ class OnnxVerifier:
     ):
         self.device = _choose(device)
         self._session = _open(path, threads, self.device)
-        self._past = [i for i in self._session.get_inputs() if i.name not in INPUTS]
+        self._past = [i for i in self._session.get_inputs() if i.name.startswith("past.")]
         self._present = [i.name.replace("past.", "present.") for i in self._past]
-        notes = _notes(self._session, path)
-        layout = blake2b(repr(prompt).encode(), digest_size=4).hexdigest()
+        notes = self._notes(path)
+        self._gathers = notes["format"] == PUBLISHED
+        self._reader, self._bpe = open_reader(path, notes, tokenizer, prompt)
+        layout = blake2b(self._reader.key.encode(), digest_size=4).hexdigest()
         self.name = f"{notes['digest'][:24]}-{layout}"
         self.params = int(notes["params"])
-        self.context = int(notes["context"])  # tokens
-        self._bos = int(notes["bos"])
-        self._prompt = prompt
-        self._bpe = ByteBpe(tokenizer)
-        found = (self._bpe.sha256, self._bpe.vocabulary)
-        if found != (notes["tokenizer"], int(notes["vocabulary"])):
-            raise ModelError(
-                f"The verifier {path} was made for another tokenizer than {tokenizer}; use the two "
-                "files of one pair."
-            )
+        self.context = self._reader.context  # tokens
         self._tree = ScoreTree(memory_mb * 2**20)
         self._lock = threading.Lock()
+        for test in self._reader.tests:
+            [scored], _ = self.score([test.solution])
+            test.check(self.tokens(scored), scored.scores, path)
+
+    def tokens(self, solution: Solution) -> list[int]:
+        """The tokens that the verifier reads of a solution."""
+        nodes = self._tree.path(self._reader.texts(solution)[0], self._reader.encode)
+        return [token for node in nodes for token in node.ids]
 
     def score(self, solutions: Sequence[Solution]) -> tuple[list[Solution], Usage]:
         """Fill in the score of every step that has none; same order, same length.
@@ -98,7 +100,9 @@ class OnnxVerifier:
         room = self._tree.limit // self._cell_bytes
         group, tokens = [], 0
         for solution in solutions:
-            nodes = self._tree.path(self._texts(solution), self._encode)
+            texts, places = self._reader.texts(solution)
+            nodes = self._tree.path(texts, self._reader.encode)
+            nodes = [nodes[0], *(nodes[place] for place in places)]
             group.append((solution, nodes))
             tokens += sum(len(node.ids) for node in nodes if node.past is None)
             if tokens > room:
@@ -106,29 +110,14 @@ class OnnxVerifier:
                 group, tokens = [], 0
         yield group
 
-    def _texts(self, solution: Solution) -> list[str]:
-        separator = self._prompt.separator
-        steps = (step.text.removesuffix(separator) + separator for step in solution.steps)
-        return [self._prompt.render(solution.problem.question), *steps]
-
-    def _encode(self, text: str, parent: Node) -> list[int]:
-        if parent is not self._tree.root:
-            return self._bpe.encode(text)
-        ids = [self._bos, *self._bpe.encode(text)]
-        if len(ids) > self.context:
-            raise ProblemTooLong(
-                f"The problem has {len(ids)} tokens and the verifier reads {self.context}; shorten "
-                "it or use another pair."
-            )
-        return ids
-
     def _compute(self, group: Iterable[tuple[Solution, list[Node]]]) -> int:
         """Compute what the group's scores need; how many tokens that were."""
         todo: dict[Node, None] = {}
         grows: set[Node] = set()  # from where solutions may go on: keys and values worth keeping
         for solution, nodes in group:
             todo.update(dict.fromkeys(self._missing(solution, nodes)))
-            grows.update(nodes[:1] if solution.done else (nodes[0], nodes[-1]))
+            ends = solution.done or self._reader.whole
+            grows.update(nodes[:1] if ends else (nodes[0], nodes[-1]))
         plan = list(levels(todo))
         grows.update(run.first.parent for runs in plan for run in runs if run.first.parent)
         for runs in plan:
@@ -151,12 +140,17 @@ class OnnxVerifier:
         outputs = ["logits", *self._present] if any(kept) else ["logits"]
         logits, *present = self._session.run(outputs, feed)
         for row, run in enumerate(runs):
-            for node in run.nodes:
-                logit = float(logits[row, node.end - run.start - 1])
-                node.score = (1 + math.tanh(logit / 2)) / 2  # the sigmoid, without its overflow
+            for i, place in enumerate(self._places(run)):
+                logit = float(logits[row, i if self._gathers else place])
+                # the sigmoid, without its overflow
+                run.steps[i].score = (1 + math.tanh(logit / 2)) / 2
             for node in run.nodes[: kept[row]]:
                 cells = slice(past + node.start - run.start, past + node.end - run.start)
                 self._tree.keep(node, [array[row, :, cells] for array in present])
+
+    def _places(self, run: Run) -> list[int]:
+        """Where in a run its steps are read."""
+        return [node.end - run.start + self._reader.read for node in run.steps]
 
     def _feed(self, runs: list[Run], past: int, new: int) -> dict[str, Array]:
         """One row per run: what is before it padded on the left, its own tokens on the right."""
@@ -175,7 +169,26 @@ class OnnxVerifier:
                 cells = slice(shift + node.start, shift + node.end)
                 for array, kept in zip(caches.values(), node.past or (), strict=True):
                     array[row, :, cells] = kept
-        return {"input_ids": ids, "attention_mask": attention, "position_ids": positions, **caches}
+        feed = {"input_ids": ids, "attention_mask": attention, "position_ids": positions, **caches}
+        if self._gathers:
+            steps = max(1, *(len(run.steps) for run in runs))
+            feed["step_positions"] = np.zeros((len(runs), steps), dtype=np.int64)
+            for row, run in enumerate(runs):
+                feed["step_positions"][row, : len(run.steps)] = self._places(run)
+        return feed
+
+    def _notes(self, path: Path) -> dict[str, str]:
+        """What ttsolve wrote into the model's metadata."""
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        ours = (key for key in metadata if key.startswith("ttsolve."))
+        notes = {key.removeprefix("ttsolve."): metadata[key] for key in ours}
+        inputs = {i.name for i in self._session.get_inputs()}
+        if not notes.keys() >= NOTES.get(notes.get("format", ""), {""}) or not inputs >= INPUTS:
+            raise ModelError(
+                f"{path} is an ONNX model but no verifier of ttsolve; write one with "
+                "`ttsolve models export-prm` or `ttsolve train export`."
+            )
+        return notes
 
     @property
     def _cell_bytes(self) -> int:
@@ -226,16 +239,3 @@ def _open(path: Path, threads: int | None, device: Device) -> Any:
         raise ModelError(
             f"The verifier {path} is no ONNX model or is damaged; install the pair again."
         ) from error
-
-
-def _notes(session: Any, path: Path) -> dict[str, str]:
-    """What `ttsolve train export` wrote into the model's metadata."""
-    metadata = session.get_modelmeta().custom_metadata_map
-    notes = {k.removeprefix("ttsolve."): v for k, v in metadata.items() if k.startswith("ttsolve.")}
-    names = {i.name for i in session.get_inputs()}
-    if not notes.keys() >= NOTES or not names >= INPUTS or notes.get("format") != "1":
-        raise ModelError(
-            f"{path} is an ONNX model but no verifier of ttsolve; write one with "
-            "`ttsolve train export`."
-        )
-    return notes

@@ -36,13 +36,13 @@ def reward_graph(weights: Weights, shape: Shape, notes: dict[str, str]) -> onnx.
     graph = _RewardGraph(weights, shape)
     graph.build()
     ids = [("input_ids", "tokens"), ("attention_mask", "cells"), ("position_ids", "tokens")]
-    inputs = [_value(name, ["batch", length], np.int64) for name, length in ids]
+    inputs = [tensor_info(name, ["batch", length], np.int64) for name, length in ids]
     size = shape.width // shape.heads
     cache = ["batch", shape.heads, "past", size]
-    inputs += [_value(f"past.{name}", cache) for name in graph.cached]
+    inputs += [tensor_info(f"past.{name}", cache) for name in graph.cached]
     cache = ["batch", shape.heads, "cells", size]
-    outputs = [_value("logits", ["batch", "tokens"])]
-    outputs += [_value(f"present.{name}", cache) for name in graph.cached]
+    outputs = [tensor_info("logits", ["batch", "tokens"])]
+    outputs += [tensor_info(f"present.{name}", cache) for name in graph.cached]
     body = helper.make_graph(graph.nodes, "verifier", inputs, outputs, graph.constants)
     model = helper.make_model(
         body,
@@ -73,17 +73,66 @@ def reward_notes(weights: Weights, shape: Shape, tokenizer: Path, bos: int) -> d
     return {f"ttsolve.{name}": note for name, note in notes.items()}
 
 
-class _RewardGraph:
+class Graph:
     """Collects the nodes; every method that adds some returns the name of what they compute."""
 
-    def __init__(self, weights: Weights, shape: Shape):
-        self.weights = weights
-        self.shape = shape
-        self.size = shape.width // shape.heads
+    def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.names: dict[tuple[str, tuple[int, ...], bytes], str] = {}  # of constants, by content
         self.cached: list[str] = []  # "0.key", "0.value", …
+
+    def _mask(self) -> str:
+        """[B, 1, T, P + T]: 0 where a token may look, else minus infinity; see `causal_mask`."""
+        zero, one = self._constant(np.int64(0)), self._constant(np.int64(1))
+        cells = self._add("Gather", self._add("Shape", "attention_mask"), one)
+        past = self._add("Sub", cells, self._add("Gather", self._add("Shape", "input_ids"), one))
+        place = self._add("Unsqueeze", self._add("Range", zero, cells, one), zero)
+        rows = self._add("Unsqueeze", self._add("Range", past, cells, one), one)
+        token = self._add("Greater", "attention_mask", zero)
+        token = self._add("Unsqueeze", token, self._constant(np.array([1, 2])))
+        earlier = self._add("And", token, self._add("LessOrEqual", place, rows))
+        seen = self._add("Or", earlier, self._add("Equal", place, rows))
+        hidden = self._constant(np.float32(-np.inf))
+        return self._add("Where", seen, self._constant(np.float32(0)), hidden)
+
+    def _rms_norm(self, x: str, weight: NDArray[np.float32], epsilon: float) -> str:
+        square = self._add("Pow", x, self._constant(np.float32(2)))
+        mean = self._add("ReduceMean", square, self._constant(np.array([-1])))
+        mean = self._add("Add", mean, self._constant(np.float32(epsilon)))
+        y = self._add("Div", x, self._add("Sqrt", mean))
+        return self._add("Mul", y, self._constant(weight))
+
+    def _cache(self, new: str, name: str) -> str:
+        self.cached.append(name)
+        return self._add("Concat", f"past.{name}", new, axis=2, name=f"present.{name}")
+
+    def _slice(self, x: str, start: int, end: int | None, axis: int) -> str:
+        bounds = (start, np.iinfo(np.int64).max if end is None else end, axis)
+        return self._add("Slice", x, *(self._constant(np.array([bound])) for bound in bounds))
+
+    def _constant(self, value: Any) -> str:
+        array = np.asarray(value, order="C")
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.names:
+            self.names[key] = f"constant.{len(self.constants)}"
+            self.constants.append(numpy_helper.from_array(array, self.names[key]))
+        return self.names[key]
+
+    def _add(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        name = name or f"{op}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+
+class _RewardGraph(Graph):
+    """The graph of a `RewardModel`."""
+
+    def __init__(self, weights: Weights, shape: Shape):
+        super().__init__()
+        self.weights = weights
+        self.shape = shape
+        self.size = shape.width // shape.heads
 
     def build(self) -> None:
         cos, sin, mask = self._cosine("Cos"), self._cosine("Sin"), self._mask()
@@ -138,20 +187,6 @@ class _RewardGraph:
         joined = self._add("Reshape", joined, self._constant(np.array([0, 0, self.shape.width])))
         return self._add("Concat", joined, self._slice(hidden, 0, -1, axis=1), axis=1)
 
-    def _mask(self) -> str:
-        """[B, 1, T, P + T]: 0 where a token may look, else minus infinity; see `causal_mask`."""
-        zero, one = self._constant(np.int64(0)), self._constant(np.int64(1))
-        cells = self._add("Gather", self._add("Shape", "attention_mask"), one)
-        past = self._add("Sub", cells, self._add("Gather", self._add("Shape", "input_ids"), one))
-        place = self._add("Unsqueeze", self._add("Range", zero, cells, one), zero)
-        rows = self._add("Unsqueeze", self._add("Range", past, cells, one), one)
-        token = self._add("Greater", "attention_mask", zero)
-        token = self._add("Unsqueeze", token, self._constant(np.array([1, 2])))
-        earlier = self._add("And", token, self._add("LessOrEqual", place, rows))
-        seen = self._add("Or", earlier, self._add("Equal", place, rows))
-        hidden = self._constant(np.float32(-np.inf))
-        return self._add("Where", seen, self._constant(np.float32(0)), hidden)
-
     def _cosine(self, op: str) -> str:
         """[B, 1, T, size]: cosine (or sine) of the rotary angles, the same for both of a pair."""
         exponents = np.arange(0, self.size, 2, dtype=np.float32) / np.float32(self.size)
@@ -166,21 +201,13 @@ class _RewardGraph:
         turned = self._add("MatMul", x, self._constant(turn))
         return self._add("Add", self._add("Mul", x, cos), self._add("Mul", turned, sin))
 
-    def _cache(self, new: str, name: str) -> str:
-        self.cached.append(name)
-        return self._add("Concat", f"past.{name}", new, axis=2, name=f"present.{name}")
-
     def _split(self, x: str) -> str:
         """[B, T, width] -> [B, heads, T, size]"""
         heads = self._constant(np.array([0, 0, self.shape.heads, self.size]))
         return self._add("Transpose", self._add("Reshape", x, heads), perm=[0, 2, 1, 3])
 
     def _norm(self, x: str, weight: str) -> str:
-        square = self._add("Pow", x, self._constant(np.float32(2)))
-        mean = self._add("ReduceMean", square, self._constant(np.array([-1])))
-        mean = self._add("Add", mean, self._constant(np.float32(self.shape.epsilon)))
-        y = self._add("Div", x, self._add("Sqrt", mean))
-        return self._add("Mul", y, self._constant(self.weights[weight]))
+        return self._rms_norm(x, self.weights[weight], self.shape.epsilon)
 
     def _linear(self, x: str, name: str) -> str:
         product = self._add("MatMul", x, self._constant(self.weights[f"{name}.weight"].T))
@@ -195,28 +222,12 @@ class _RewardGraph:
         ends = np.cumsum([0] + [part.shape[1] for part in parts])
         return [self._slice(product, a, b, axis=2) for a, b in pairwise(ends.tolist())]
 
-    def _slice(self, x: str, start: int, end: int | None, axis: int) -> str:
-        bounds = (start, np.iinfo(np.int64).max if end is None else end, axis)
-        return self._add("Slice", x, *(self._constant(np.array([bound])) for bound in bounds))
-
-    def _constant(self, value: Any) -> str:
-        array = np.asarray(value, order="C")
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self.names:
-            self.names[key] = f"constant.{len(self.constants)}"
-            self.constants.append(numpy_helper.from_array(array, self.names[key]))
-        return self.names[key]
-
-    def _add(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        name = name or f"{op}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
-        return name
-
     def _depth(self, prefix: str) -> int:
         return sum(n.startswith(prefix) and n.endswith(".query.weight") for n in self.weights)
 
 
-def _value(name: str, shape: list[Any], dtype: Any = np.float32) -> onnx.ValueInfoProto:
+def tensor_info(name: str, shape: list[Any], dtype: Any = np.float32) -> onnx.ValueInfoProto:
+    """An input or an output of a graph; a size that is not fixed has a name."""
     return helper.make_tensor_value_info(
         name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape
     )
