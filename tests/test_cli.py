@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from ttsolve import cli
+from ttsolve import cli, cli_store
 from ttsolve.cli import COMMANDS, main, with_command
 from ttsolve.core import Solution, Usage
 from ttsolve.engine import Sampling, Watch
@@ -47,8 +47,16 @@ class Run:
         return json.loads(line)
 
 
+class Terminal(io.TextIOWrapper):
+    """A stdin at which somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO()))
     for variable in ("TTSOLVE_DEBUG", "FORCE_COLOR"):
         monkeypatch.delenv(variable, raising=False)
     return Run(capsys)
@@ -135,7 +143,7 @@ def test_json(run: Run) -> None:
     ]
     assert list(record["bill"]) == [
         *("generated_tokens", "prompt_tokens", "reused_tokens", "verifier_tokens", "seconds"),
-        *("generator_flops", "verifier_flops"),
+        *("generator_flops", "verifier_flops", "recalled_tokens", "recalled_scores"),
     ]
     assert [list(c) for c in record["candidates"]] == [["answer", "score", "steps", "finish"]] * 4
     assert list(record["candidates"][0]["steps"][0]) == ["text", "score"]
@@ -210,7 +218,7 @@ NO_BUDGET = "cannot be spent: give a whole number from 1 to 65536."
         ((QUESTION, "--temperature", "hot"), "The temperature 'hot' is not possible"),
         ((QUESTION, "--gpu-layers", "-2"), "'--gpu-layers'"),
         ((QUESTION, "--seed", "x"), "'--seed'"),
-        ((QUESTION, "--strategy", "beems"), "use best-of-n or majority."),
+        ((QUESTION, "--strategy", "beems"), "use auto, best-of-n, majority, beam, "),
         ((QUESTION, "--pair", "nosuch"), "There is no pair 'nosuch'"),
         ((QUESTION, "--generator", "nosuch.gguf"), "There is no file nosuch.gguf"),
         ((QUESTION, "--generator", "x.gguf", "--pair", "sim"), "leave --pair or --generator out"),
@@ -314,7 +322,7 @@ def test_a_problem_from_another_world(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_pair(home, "worldly", World("Testland", "Nothing but tests."))
-    monkeypatch.setattr(cli, "open_models", lambda pair, gpu_layers: (Reader(), None))
+    monkeypatch.setattr(cli_store, "open_models", lambda pair, gpu_layers: (Reader(), None))
     assert run(QUESTION, "--pair", "worldly").err == ""
     run("who wrote what", "--pair", "worldly")
     assert run.code == 0

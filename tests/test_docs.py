@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -25,7 +26,7 @@ PACKAGE = Path(ttsolve.__file__).parent
 POCKET = paths.carried_pairs() / "pocket" / "generator.gguf"
 
 # They take minutes to hours; of these only the options are checked.
-LONG = ("ttsolve train",)
+LONG = ("ttsolve train", "ttsolve models export-prm")
 
 needs_pocket = pytest.mark.skipif(not POCKET.exists(), reason="the embedded pair is not there")
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="the console lines are bash")
@@ -95,12 +96,26 @@ def test_the_readme_shows_commands() -> None:
 def test_a_long_command_has_the_options_shown(line: str, tmp_path: Path) -> None:
     done = run(f"{line} --help", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Usage: ttsolve train" in done.stdout
+    assert "Usage: ttsolve " in done.stdout
 
 
 @needs_bash
 @needs_pocket
-@pytest.mark.parametrize("line", [line for line in SHOWN if not line.startswith(LONG)])
+@pytest.mark.parametrize("line", [line for line in SHOWN if "questions.jsonl" in line])
+def test_a_shown_batch_runs(line: str, tmp_path: Path) -> None:
+    questions = '{"question": "What is 55% of 200?", "answer": "#### 110"}\n{"problem": "2 + 2"}\n'
+    (tmp_path / "questions.jsonl").write_text(questions)
+    done = run(line, tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("2 lines in ")
+    first, second = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert list(json.loads(first)) == list(json.loads(blocks("json")[0].splitlines()[0]))
+    assert "correct" not in json.loads(second)
+
+
+@needs_bash
+@needs_pocket
+@pytest.mark.parametrize("line", [s for s in SHOWN if not s.startswith(LONG) and "jsonl" not in s])
 def test_a_shown_command_runs(line: str, tmp_path: Path) -> None:
     done = run(line, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -110,7 +125,7 @@ def test_a_shown_command_runs(line: str, tmp_path: Path) -> None:
 @needs_bash
 @needs_pocket
 def test_the_game_of_24_is_solved(tmp_path: Path) -> None:
-    (line,) = [line for line in SHOWN if "Make 24 from" in line]
+    line = next(line for line in SHOWN if "Make 24 from" in line)
     numbers = re.findall(r"\d+", line.split('"')[1])[1:]
     answer = run(line, tmp_path).stdout.splitlines()[0]
     try:

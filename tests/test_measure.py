@@ -117,7 +117,7 @@ def test_many_votes_at_once_are_the_votes_of_vote(rows, method):
     rows = [row[:n] for row in rows]
     answers = np.array([[a for a, _ in row] for row in rows])
     scores = np.array([[s for _, s in row] for row in rows])
-    places = measure._winners(answers, scores, method)
+    places = measure.winners(answers, scores, method)
     for row, place in zip(rows, places, strict=True):
         candidates = [_candidate(f"{i} {a}", a, s) for i, (a, s) in enumerate(row)]
         best = VOTES[method](candidates).best
@@ -131,7 +131,7 @@ def _candidate(question, answer, score):
 
 def test_unscored_votes_are_majorities():
     answers, nothing = np.array([[0, 1, 1, -1]]), np.full((1, 4), np.nan)
-    assert [measure._winners(answers, nothing, method)[0] for method in VOTES] == [1, 1, 1]
+    assert [measure.winners(answers, nothing, method)[0] for method in VOTES] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("method", VOTES)
@@ -139,7 +139,7 @@ def test_unscored_votes_are_majorities():
 def test_vote_rates_tend_to_the_mean_over_all_subsets(method, n):
     one = pool([0, 0, 1, 1, -1], {1}, [0.75, 0.125, 0.5, 0.25, 1.0])
     rows = np.array(list(itertools.permutations(range(5), n)))
-    places = measure._winners(one.answers[rows], one.scores[rows], method)
+    places = measure.winners(one.answers[rows], one.scores[rows], method)
     hits = [p >= 0 and one.right[row[p]] for row, p in zip(rows, places, strict=True)]
     rate = measure.vote_rates([one], method, n, draws=20_000)[0]
     assert rate == pytest.approx(np.mean(hits), abs=0.015)

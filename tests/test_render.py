@@ -108,6 +108,8 @@ def test_json_is_one_line_with_these_keys() -> None:
             "seconds": 0.5,
             "generator_flops": 2.5e9,
             "verifier_flops": 4e7,
+            "recalled_tokens": 0,
+            "recalled_scores": 0,
         },
         "candidates": [
             {

@@ -7,33 +7,47 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from typer.main import get_group
 
-from ttsolve import __version__, render
+from ttsolve import __version__, render, render_live
+from ttsolve.cli_batch import batch
+from ttsolve.cli_eval import calibrate, evaluate
+from ttsolve.cli_options import (
+    DEFAULT_STRATEGY,
+    INTERRUPTED,
+    Budget,
+    Confidence,
+    GeneratorPath,
+    GpuLayers,
+    PairName,
+    Seed,
+    Settings,
+    StrategyName,
+    Temperature,
+    chosen_pair,
+    chosen_strategy,
+    ctrl_c_sets,
+)
+from ttsolve.cli_store import CacheFile, NoCache, history, show, stored_pair
+from ttsolve.cli_store import cache as cache_group
 from ttsolve.core import Problem
 from ttsolve.engine import Engine
 from ttsolve.errors import StorageError, TtsolveError, UsageError
-from ttsolve.pair import DEFAULT, Pair, bare_pair, list_pairs, load_pair
-from ttsolve.solve import SIM, Tokenizing, open_models, solve, unknown_words
-from ttsolve.strategies import STRATEGIES, BestOfN, strategy_named
+from ttsolve.models_cli import models as models_group
+from ttsolve.pair import DEFAULT, Pair
+from ttsolve.solve import SIM, solve
 from ttsolve.train_cli import train
+from ttsolve.tree import tree_of
 
-BUDGETS = range(1, 65536 + 1)
 GLOBAL_OPTIONS = ("--debug", "--version", "--help")
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 app = typer.Typer(
     name="ttsolve",
@@ -42,63 +56,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-models = typer.Typer(help="The pairs of models on this machine.", no_args_is_help=True)
-app.add_typer(models, name="models")
+app.add_typer(models_group, name="models")
 app.add_typer(train, name="train")
+app.add_typer(cache_group, name="cache")
+app.command("batch")(batch)
+app.command("history")(history)
+app.command("eval")(evaluate)
+app.command("calibrate")(calibrate)
+app.command("show")(show)
 
-
-def _budget(text: str) -> int:
-    """The number of units the user allows.
-
-    Raises:
-        UsageError: when it is no whole number, or out of range.
-    """
-    try:
-        budget = int(str(text))
-    except ValueError:
-        budget = 0
-    if budget not in BUDGETS:
-        allowed = f"a whole number from {BUDGETS[0]} to {BUDGETS[-1]}"
-        raise UsageError(f"The budget {text!r} cannot be spent: give {allowed}.")
-    return budget
-
-
-def _temperature(text: str) -> float:
-    """The temperature the user wants.
-
-    Raises:
-        UsageError: when it is no number, or out of range.
-    """
-    try:
-        temperature = float(text)
-    except ValueError:
-        temperature = math.nan
-    if not 0 <= temperature < 100:
-        raise UsageError(f"The temperature {text!r} is not possible: give a number from 0 to 100.")
-    return temperature
-
-
-Budget = Annotated[
-    int, typer.Option(parser=_budget, metavar="N", help="How many solutions may be sampled.")
-]
-StrategyName = Annotated[
-    str, typer.Option(metavar="NAME", help=f"How they are used: {' or '.join(STRATEGIES)}.")
-]
-PairName = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="The pair: a name (see `ttsolve models list`) or a folder."),
-]
-GeneratorPath = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A GGUF file in place of a pair; majority vote.")
-]
-Seed = Annotated[int, typer.Option(help="Equal seeds give equal samples.")]
-Temperature = Annotated[
-    float | None,
-    typer.Option(parser=_temperature, metavar="T", help="0: greedy; default: the pair's own."),
-]
-GpuLayers = Annotated[
-    int, typer.Option(min=-1, help="Layers of the generator on the GPU; -1: all.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
@@ -123,8 +89,10 @@ def ttsolve(
     \b
     ttsolve "Make 24 from 4, 7, 8, 8" --budget 64
     echo "Make 24 from 4, 7, 8, 8" | ttsolve - --json
+    cat questions.jsonl | ttsolve --budget 16 > answers.jsonl
 
-    A problem needs no command; its options are those of solve (ttsolve solve --help).
+    A problem needs no command; its options are those of solve (ttsolve solve --help), and those of
+    problems that are piped in are those of batch.
     """
 
 
@@ -133,12 +101,16 @@ def solve_command(
     problem: Annotated[str, typer.Argument(metavar="PROBLEM", help="Its text, or - for stdin.")],
     *,
     budget: Budget = 16,
-    strategy: StrategyName = BestOfN.name,
+    strategy: StrategyName = DEFAULT_STRATEGY,
+    settings: Settings = None,
+    confidence: Confidence = None,
     pair: PairName = DEFAULT,
     generator: GeneratorPath = None,
     seed: Seed = 0,
     temperature: Temperature = None,
     gpu_layers: GpuLayers = -1,
+    cache: CacheFile = None,
+    no_cache: NoCache = False,
     steps: Annotated[bool, typer.Option("--steps", help="Show every candidate.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -148,15 +120,31 @@ def solve_command(
     answer, 1 without one, 130 after Ctrl-C.
     """
     question = _question(problem)
-    plan = strategy_named(strategy, budget)
-    chosen = _pair(pair, generator)
-    with render.LiveLine(budget, chosen.prompt.answer) as live:
-        engine = _engine(chosen, budget, seed, temperature, gpu_layers)
-        engine.listen = live
-        _warn_of_another_world(chosen, question, engine)
-        live.begin()
-        with _ctrl_c_sets(engine.stop):
-            result = solve(Problem(question), engine, plan, chosen)
+    chosen = chosen_pair(pair, generator)
+    plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
+    sampling = chosen.sampling
+    if temperature is not None:
+        sampling = replace(sampling, temperature=temperature)
+    with (
+        render_live.live_line(plan, budget, chosen.prompt.answer) as live,
+        stored_pair(chosen, gpu_layers, cache, no_cache, live.begin) as models,
+    ):
+        engine = Engine(
+            models.generator,
+            models.verifier,
+            seed=seed,
+            sampling=sampling,
+            budget=budget,
+            listen=live,
+        )
+        words = models.unknown_words(question)
+        _warn_of_another_world(chosen, words)
+        asked = Problem(question)
+        run = models.store.begin_run(asked, engine, plan, chosen, words)
+        with ctrl_c_sets(engine.stop):
+            result = solve(asked, engine, plan, chosen)
+        tree = tree_of(engine.trace, result).to_json()
+        models.store.finish_run(run, result, chosen, tree=tree)
     if result.interrupted:
         render.note("Interrupted: this is the vote over the candidates there were.")
     if as_json:
@@ -184,44 +172,8 @@ def _question(problem: str) -> str:
     return question
 
 
-def _pair(name: str, generator: Path | None) -> Pair:
-    if generator is None:
-        return SIM if name == SIM.name else load_pair(name)
-    if name != DEFAULT:
-        raise UsageError("--generator takes the place of a pair: leave --pair or --generator out.")
-    return bare_pair(generator)
-
-
-def _engine(
-    pair: Pair, budget: int, seed: int, temperature: float | None, gpu_layers: int
-) -> Engine:
-    generator, verifier = open_models(pair, gpu_layers)
-    sampling = pair.sampling
-    if temperature is not None:
-        sampling = replace(sampling, temperature=temperature)
-    return Engine(generator, verifier, seed=seed, sampling=sampling, budget=budget)
-
-
-@contextmanager
-def _ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C ends the run in good order, the second at once."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _warn_of_another_world(pair: Pair, question: str, engine: Engine) -> None:
-    if pair.world is None or not isinstance(engine.generator, Tokenizing):
-        return
-    if words := unknown_words(question, engine.generator.tokenize):
+def _warn_of_another_world(pair: Pair, words: Sequence[str]) -> None:
+    if pair.world and words:
         render.note(
             f"The pair {pair.name} knows no world but {pair.world.name}, and this problem has "
             f"words from outside it ({', '.join(words[:3])}): choose a larger pair, and do not "
@@ -229,26 +181,12 @@ def _warn_of_another_world(pair: Pair, question: str, engine: Engine) -> None:
         )
 
 
-@models.command("list")
-def list_command() -> None:
-    """List the pairs, one a line."""
-    render.show_pairs(list_pairs())
-
-
-@models.command("show")
-def show_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its folder.")],
-) -> None:
-    """Show what a pair is made of, and what was measured of it."""
-    render.show_pair(load_pair(name))
-
-
 @app.command("bench")
 def bench_command(
     *, pair: PairName = DEFAULT, generator: GeneratorPath = None, gpu_layers: GpuLayers = -1
 ) -> None:
     """Measure tokens/s on this machine: our engine and the plain loop, and the verifier."""
-    chosen = _pair(pair, generator)
+    chosen = chosen_pair(pair, generator)
     if chosen is SIM:
         raise UsageError("Dice have no speed to measure: choose a pair of models.")
     from ttsolve.bench import run_pair
@@ -262,18 +200,43 @@ def bench_command(
 COMMANDS = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
 
 
-def with_command(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `solve` put before a bare problem; no arguments ask for help.
+def with_command(arguments: Sequence[str], *, piped: bool = False) -> list[str]:
+    """The arguments with the command put in that was left out; no arguments ask for help.
 
     Only the options of ttsolve itself may stand before a command, and none of them takes a value:
-    so whatever else comes first belongs to a bare problem.
+    so whatever else comes first belongs to a bare problem, or, where something is piped in and no
+    word can be the problem, to a batch.
     """
-    if not arguments:
+    if not arguments and not piped:
         return ["--help"]
     first = next((i for i, a in enumerate(arguments) if a not in GLOBAL_OPTIONS), len(arguments))
-    if first == len(arguments) or arguments[first] in COMMANDS:
+    if first < len(arguments) and arguments[first] in COMMANDS:
+        return list(arguments)
+    if piped and not {"--help", "--version"} & set(arguments) and not _has_word(arguments):
+        return [*arguments[:first], "batch", *arguments[first:]]
+    if first == len(arguments):
         return list(arguments)
     return [*arguments[:first], "solve", *arguments[first:]]
+
+
+def _has_word(arguments: Sequence[str]) -> bool:
+    """Whether there is an argument that is neither an option nor the value of one."""
+    if "--" in arguments:
+        return True
+    commands = get_group(app).commands.values()
+    valued = {
+        name
+        for command in commands
+        if command.name in ("solve", "batch")
+        for option in command.params
+        if not getattr(option, "is_flag", True)
+        for name in option.opts
+    }
+    before = ["", *arguments]
+    return any(
+        (not word.startswith("-") or word == "-") and option not in valued
+        for option, word in zip(before, arguments, strict=False)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -284,7 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = [a for a in options if a != "--debug"] + given[len(options) :]
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without UTF-8 shows ? for the rest
         sys.stdout.reconfigure(errors="replace")
-    code = _code_of(lambda: _run(with_command(given)), debug)
+    piped = sys.stdin is not None and not sys.stdin.isatty()
+    code = _code_of(lambda: _run(with_command(given, piped=piped)), debug)
     _settle_stdout()
     sys.exit(code)
 

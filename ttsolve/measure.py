@@ -132,12 +132,12 @@ def _vote_rate(pool: Pool, method: Method, n: int, draws: int, seed: list[int]) 
         raise ValueError(f"a vote among {n} needs as many samples a problem, not {size}")
     rng = np.random.default_rng(seed)
     picked = np.argsort(rng.random((draws, size)), axis=1)[:, :n]
-    winners = _winners(pool.answers[picked], pool.scores[picked], method)
-    rows = np.flatnonzero(winners >= 0)
-    return float(pool.right[picked[rows, winners[rows]]].sum() / draws)
+    won = winners(pool.answers[picked], pool.scores[picked], method)
+    rows = np.flatnonzero(won >= 0)
+    return float(pool.right[picked[rows, won[rows]]].sum() / draws)
 
 
-def _winners(answers: NDArray[np.int64], scores: Floats, method: Method) -> NDArray[np.int64]:
+def winners(answers: NDArray[np.int64], scores: Floats, method: Method) -> NDArray[np.int64]:
     """The place of each vote's best candidate of the winning answer; -1 where none has an answer.
 
     The rules of `vote`, for many votes at once: answers and scores have shape [D, N].

@@ -54,7 +54,9 @@ def show_result(result: Result, pair: Pair, *, all_steps: bool = False) -> None:
     answer = "(no answer)" if result.answer is None else printable(result.answer)
     out.print(Text(answer, style="bold"))
     out.print(Text(f"share  {share_line(result, pair)}"))
-    out.print(Text(f"spent  {bill_line(result.usage)}"))
+    out.print(Text(f"spent  {bill_line(result.usage, settings_of(result))}"))
+    if "chosen" in result.settings:
+        out.print(Text(f"auto   {choice_line(result)}"))
     shown = distinct(result.candidates, pair)
     if not all_steps:
         shown = [one for one in shown if result.best and one[0].text == result.best.text]
@@ -63,6 +65,18 @@ def show_result(result: Result, pair: Pair, *, all_steps: bool = False) -> None:
         out.print(Text(candidate_line(candidate, copies, pair), style="dim"))
         for step in candidate.steps:
             out.print(colored(step.score), Text(printable(step.text)))
+
+
+def choice_line(result: Result) -> str:
+    """What `auto` chose, why, and how sure it is."""
+    told = result.settings
+    parts = [f"{told['chosen']}: {told['why']}"]
+    if isinstance(chance := told.get("probability"), float):
+        parts.append(f"right with probability {chance:.2f}")
+    if isinstance(promise := told.get("confidence"), float):
+        ended = "stopped early" if told.get("stopped") else "the whole budget was spent"
+        parts.append(f"{promise} was asked for, {ended}")
+    return printable("; ".join(parts))
 
 
 def share_line(result: Result, pair: Pair) -> str:
@@ -75,17 +89,30 @@ def share_line(result: Result, pair: Pair) -> str:
     )
 
 
-def bill_line(bill: Usage) -> str:
-    """What was spent, in words."""
+def settings_of(result: Result) -> str:
+    """The strategy's own settings, in words; those of `auto` have a line of their own."""
+    if "chosen" in result.settings:
+        return ""
+    common = ("n", "temperature", "vote", "aggregation", "verifier")
+    own = (f"{key} {value}" for key, value in result.settings.items() if key not in common)
+    return ", ".join(own)
+
+
+def bill_line(bill: Usage, settings: str = "") -> str:
+    """What was spent, in words; `settings`: on what."""
     parts = [
-        f"{bill.units} unit{'' if bill.units == 1 else 's'}",
-        f"{bill.generated_tokens:,} tokens generated",
+        f"{bill.units} unit{'' if bill.units == 1 else 's'}" + f" ({settings})" * bool(settings),
+        f"{bill.generated_tokens:,} tokens generated{_recalled(bill.recalled_tokens)}",
         f"{bill.prompt_tokens:,} of prompts ({bill.reused_tokens:,} reused)",
-        f"{bill.verifier_tokens:,} verified",
+        f"{bill.verifier_tokens:,} verified{_recalled(bill.recalled_scores, ' scores')}",
         f"{bill.seconds:.2f} s",
         f"{quantity(bill.generator_flops, 'FLOP')} + {quantity(bill.verifier_flops, 'FLOP')}",
     ]
     return ", ".join(parts)
+
+
+def _recalled(number: int, what: str = "") -> str:
+    return f" ({number:,}{what} recalled)" if number else ""
 
 
 def candidate_line(candidate: Solution, copies: int, pair: Pair) -> str:
@@ -229,8 +256,9 @@ class LiveLine:
             )
 
     def begin(self) -> None:
-        """The models are open: the clock of the speed starts."""
-        self._started = self.clock()
+        """The models are open: the clock of the speed starts, and what was recalled is no speed."""
+        self._started = self._last = self.clock()
+        self.tokens = 0
 
     def __call__(self, event: Event) -> None:
         if event.verb == "sample":
@@ -240,13 +268,18 @@ class LiveLine:
             if answer := answer_of(event.child, self.mark):
                 self.answers[answer] += 1
 
+    def rate(self) -> float:
+        """Tokens sampled a second, since the models are open."""
+        if self._started is None:
+            return 0.0
+        return self.tokens / max(self._last - self._started, 1e-6)
+
     def line(self) -> Text:
         """What the line says now."""
         if self._started is None:
             return Text("opening the models …", style="dim")
-        rate = self.tokens / max(self._last - self._started, 1e-6)
         text = Text.assemble(
-            (f"{self.done}/{self.samples}", "bold"), f" samples · {rate:,.0f} tokens/s"
+            (f"{self.done}/{self.samples}", "bold"), f" samples · {self.rate():,.0f} tokens/s"
         )
         if self.answers:
             answer, count = self.answers.most_common(1)[0]

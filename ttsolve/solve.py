@@ -10,6 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from ttsolve.core import Problem, Result
 from ttsolve.engine import Engine, Generator, Verifier
+from ttsolve.errors import UsageError
 from ttsolve.pair import GeneratorFile, Pair
 from ttsolve.strategies import Strategy
 from ttsolve.vote import Aggregation, best_of_n_weighted, majority, score_of
@@ -39,7 +40,15 @@ def solve(problem: Problem, engine: Engine, strategy: Strategy, pair: Pair) -> R
 
     Scored candidates vote best-of-N weighted, others by majority. The pair says how an answer is
     marked, and how the scores of a solution's steps become one.
+
+    Raises:
+        UsageError: when the strategy ranks steps, and there is no verifier.
     """
+    if strategy.ranks_steps and engine.verifier is None:
+        raise UsageError(
+            f"The strategy {strategy.name!r} ranks steps by a verifier, and the pair "
+            f"{pair.name!r} has none: use best-of-n or majority, or another pair."
+        )
     candidates = strategy(problem, engine)
     by = aggregation_of(pair)
     scored = any(score_of(candidate, by) is not None for candidate in candidates)
@@ -50,6 +59,7 @@ def solve(problem: Problem, engine: Engine, strategy: Strategy, pair: Pair) -> R
         "vote": vote.method,
         "aggregation": by,
         "verifier": engine.verifier.name if engine.verifier else None,
+        **engine.decided,
     }
     return Result(
         problem=problem,

@@ -1,0 +1,58 @@
+"""Samples that know nothing of each other, as arrays, and the votes held among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttsolve.answers import answer_of, group
+from ttsolve.core import Problem, Result
+from ttsolve.grade import grade
+from ttsolve.measure import Floats, Method, Pool, winners
+from ttsolve.pair import Pair
+from ttsolve.solve import aggregation_of
+from ttsolve.vote import score_of
+
+Ints = NDArray[np.int64]
+
+
+def pool_of(result: Result, problem: Problem, pair: Pair) -> Pool:
+    """The candidates of a run of independent samples, as arrays, in the order of their lanes."""
+    texts = [answer_of(candidate, pair.prompt.answer) for candidate in result.candidates]
+    judged = {text: grade(problem, text) for text in dict.fromkeys(texts)}
+    scores = [score_of(candidate, aggregation_of(pair)) for candidate in result.candidates]
+    return Pool(
+        answers=np.array([-1 if c is None else c for c in group(texts)], dtype=np.int64),
+        right=np.array([judged[text] for text in texts], dtype=np.bool_),
+        scores=np.array([np.nan if s is None else s for s in scores], dtype=np.float64),
+        tokens=np.array([c.tokens for c in result.candidates], dtype=np.int64),
+        subject=problem.subject or "",
+    )
+
+
+def unscored(pool: Pool) -> Pool:
+    """The pool as a vote without a verifier sees it."""
+    return replace(pool, scores=np.full(len(pool.right), np.nan))
+
+
+def vote_among(pool: Pool, n: int, method: Method) -> tuple[float, int]:
+    """The vote of a pool's first n samples: the answer's share, and its best one's place (or -1).
+
+    The rules of `vote`, on arrays.
+    """
+    shares, places = votes_among(pool.answers[None, :n], pool.scores[None, :n], method)
+    return float(shares[0]), int(places[0])
+
+
+def votes_among(answers: Ints, scores: Floats, method: Method) -> tuple[Floats, Ints]:
+    """D votes at once, among n candidates each: (shares, places), shape [D], of shape [D, n]."""
+    places = winners(answers, scores, method)
+    voting = answers >= 0
+    counted = method == "majority" or bool(np.isnan(scores[voting]).any())
+    weights = np.where(voting, 1.0 if counted else scores, 0.0)
+    weights = np.where(weights.sum(axis=1, keepdims=True) > 0, weights, voting)
+    won = answers == answers[np.arange(len(answers)), places][:, None]
+    total = np.maximum(weights.sum(axis=1), np.finfo(np.float64).tiny)
+    return np.where(places < 0, 0.0, (weights * won).sum(axis=1) / total), places
