@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -227,6 +229,20 @@ def test_the_live_line_of_a_search() -> None:
     assert lines[7] == "round 1 · 2 beams alive · best score 0.90 · 2 tokens/s"
     assert lines[-1].startswith("round 3 · 0 beams alive, 3 ended · best score 0.90 · ")
     assert lines[11].startswith("round 2 · 2 beams alive, 1 ended · ")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_live_line_of_a_search_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with live_line(BeamSearch(4), 4, "Answer:") as live:
+        live.begin()
+        BeamSearch(4)(PROBLEM, Engine(SimGenerator(), SimVerifier(), listen=live))
+    assert "beams alive" in stream.getvalue()
 
 
 def test_only_searches_have_rounds() -> None:

@@ -21,11 +21,11 @@ class SearchLine(LiveLine):
     """The live line of a strategy that goes round after round, a step a round."""
 
     def __init__(self, samples: int, mark: str, clock: Callable[[], float] = time.perf_counter):
-        super().__init__(samples, mark, clock)
         self.round = 0  # steps of the longest beam
         self.best: float | None = None  # of the round's scores
         self.alive: set[str] = set()  # the round's beams that have not ended
         self.ended: set[str] = set()  # all beams that have
+        super().__init__(samples, mark, clock)  # last: a terminal asks for the line at once
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
