@@ -12,6 +12,7 @@ import random
 import sqlite3
 import sys
 import time
+import traceback
 from collections import Counter
 from contextlib import closing
 from itertools import combinations
@@ -59,7 +60,11 @@ def main(problems: int, folder: Path) -> None:
     children = []
     for number in range(PROCESSES):
         if not (child := os.fork()):
-            work(folder, number, problems)
+            try:
+                work(folder, number, problems)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
             os._exit(0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * PROCESSES

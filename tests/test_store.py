@@ -337,6 +337,7 @@ def test_another_programs_database_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a database of something else: name another file"):
         Store(other)
     assert sql(other, "SELECT name FROM sqlite_master") == [("mine",)]
+    assert sql(other, "PRAGMA journal_mode") == [("delete",)]
 
 
 def test_a_newer_store_is_refused(file: Path) -> None:

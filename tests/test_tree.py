@@ -124,6 +124,11 @@ def test_lookahead_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.endswith(", → where its rollout ends") for line in lines)
 
 
+def test_a_pipe_gets_long_steps_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    long = " ".join(["and"] * 100)
+    assert shown(capsys, tree(BestOfN(1), f"{long} 0.5\n"))[1] == f"└── +  0.50 {long}"
+
+
 def test_a_large_tree_is_cut_down_along_the_winners_way(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

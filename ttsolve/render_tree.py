@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,8 @@ AHEAD = ", → where its rollout ends"
 
 def show_tree(tree: Tree, *, whole: bool = False) -> None:
     """The tree. `whole` shows every node; else a large tree is cut down along the winner's way."""
-    out = Console(highlight=False, soft_wrap=True)
+    # A terminal wraps long steps behind their branch; a pipe gets every line whole.
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
     whole = whole or len(tree.nodes) <= WHOLE
     picture = rich.tree.Tree(Text(printable(tree.question), style="bold"), guide_style="dim")
     _Drawing(tree, whole).grow(picture)

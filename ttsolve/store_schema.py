@@ -144,9 +144,10 @@ def open_database(path: Path) -> Database:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
     try:
-        _write_ahead(connection)
         db = Database(connection, execute_plugins=False)
-        _check(db, path)
+        with transaction(db, writing=False):  # another process may just be making it
+            _check(db, path)
+        _write_ahead(connection)
         if MIGRATIONS.pending(db):
             with transaction(db, writing=True):
                 MIGRATIONS.apply(db)
