@@ -106,11 +106,12 @@ def test_every_candidate_is_finished_or_marked(models: Models, name: str) -> Non
 
 
 @dataclass
-class Seeds:
-    """A generator that notes the seeds it is handed, by problem."""
+class Noting:
+    """A generator that notes the seeds it is handed, by problem, and the usage of each call."""
 
     generator: Generator
     handed: dict[str, list[int]] = field(default_factory=dict)
+    bills: list[Usage] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -129,7 +130,9 @@ class Seeds:
     ) -> tuple[list[Solution], Usage]:
         for prefix, one in zip(prefixes, how, strict=True):
             self.handed.setdefault(prefix.problem.question, []).append(one.seed)
-        return self.generator.sample(prefixes, how, watch, stop)
+        out, usage = self.generator.sample(prefixes, how, watch, stop)
+        self.bills.append(usage)
+        return out, usage
 
 
 @every_strategy
@@ -137,7 +140,7 @@ def test_alone_or_beside_15_others(models: Models, name: str) -> None:
     """The seeds are the same; and so are the texts where no rounding can tip the scales."""
     greedy = replace(models.sampling, temperature=0.0)
     alone = {q: texts(models.run(name, n=4, question=q, sampling=greedy)[0]) for q in QUESTIONS}
-    seeds = Seeds(models.generator)
+    seeds = Noting(models.generator)
 
     def solved(question: str) -> list[str]:
         models.run(name, n=4, question=question, generator=seeds, seed=5)
@@ -216,33 +219,6 @@ def test_prefixes_are_what_the_model_decoded(models: Models, name: str) -> None:
 # --- what a search of 64 beams costs ----------------------------------------------------------
 
 
-@dataclass
-class Bills:
-    """A generator that notes the usage of each call."""
-
-    generator: Generator
-    bills: list[Usage] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.generator.name
-
-    @property
-    def params(self) -> int:
-        return self.generator.params
-
-    def sample(
-        self,
-        prefixes: Sequence[Solution],
-        how: Sequence[Sampling],
-        watch: Watch | None = None,
-        stop: threading.Event | None = None,
-    ) -> tuple[list[Solution], Usage]:
-        out, usage = self.generator.sample(prefixes, how, watch, stop)
-        self.bills.append(usage)
-        return out, usage
-
-
 @pytest.fixture(scope="module")
 def pair_models(pocket: Pair) -> Models:
     return real(pocket)
@@ -251,7 +227,7 @@ def pair_models(pocket: Pair) -> Models:
 @pytest.mark.parametrize("strategy", [BeamSearch(64, 4), Lookahead(32, 4)])
 def test_prefixes_are_decoded_once(pair_models: Models, strategy: Strategy) -> None:
     """After the first round less than 2 % of the tokens of prefixes are decoded again."""
-    notes = Bills(pair_models.generator)
+    notes = Noting(pair_models.generator)
     engine = Engine(notes, pair_models.verifier, sampling=pair_models.sampling)
     strategy(Problem(QUESTIONS[0]), engine)
     bill = sum(notes.bills[1:], Usage())
@@ -261,7 +237,7 @@ def test_prefixes_are_decoded_once(pair_models: Models, strategy: Strategy) -> N
 
 def test_who_agrees_with_its_rollout_does_not_pay_again(pair_models: Models) -> None:
     """Greedy beams draw what their rollouts drew: no token but a request's last is drawn twice."""
-    notes = Bills(pair_models.generator)
+    notes = Noting(pair_models.generator)
     greedy = replace(pair_models.sampling, temperature=0.0)
     engine = Engine(notes, pair_models.verifier, sampling=greedy)
     [candidate] = Lookahead(4, 2, lookahead=3)(Problem(QUESTIONS[1]), engine)

@@ -75,8 +75,9 @@ class Solver:
             return _failure(entry, str(error), engine.usage)
         graded = problem.reference is not None and not result.interrupted
         correct = grade(problem, result.answer) if graded else None
-        tree = tree_of(engine.trace, result).to_json()
-        store.finish_run(run, result, self.pair, tree=tree, correct=correct)
+        if run is not None:  # None: nothing is kept, and nobody could ask for the tree
+            tree = tree_of(engine.trace, result).to_json()
+            store.finish_run(run, result, self.pair, tree=tree, correct=correct)
         if result.interrupted:
             return None
         record = {

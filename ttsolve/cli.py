@@ -11,7 +11,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Annotated, NoReturn
 
 import typer
@@ -33,6 +32,7 @@ from ttsolve.cli_options import (
     StrategyName,
     Temperature,
     chosen_pair,
+    chosen_sampling,
     chosen_strategy,
     ctrl_c_sets,
 )
@@ -122,9 +122,6 @@ def solve_command(
     question = _question(problem)
     chosen = chosen_pair(pair, generator)
     plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
-    sampling = chosen.sampling
-    if temperature is not None:
-        sampling = replace(sampling, temperature=temperature)
     with (
         render_live.live_line(plan, budget, chosen.prompt.answer) as live,
         stored_pair(chosen, gpu_layers, cache, no_cache, live.begin) as models,
@@ -133,7 +130,7 @@ def solve_command(
             models.generator,
             models.verifier,
             seed=seed,
-            sampling=sampling,
+            sampling=chosen_sampling(chosen, temperature),
             budget=budget,
             listen=live,
         )
@@ -143,8 +140,9 @@ def solve_command(
         run = models.store.begin_run(asked, engine, plan, chosen, words)
         with ctrl_c_sets(engine.stop):
             result = solve(asked, engine, plan, chosen)
-        tree = tree_of(engine.trace, result).to_json()
-        models.store.finish_run(run, result, chosen, tree=tree)
+        if run is not None:  # None: nothing is kept, and nobody could ask for the tree
+            tree = tree_of(engine.trace, result).to_json()
+            models.store.finish_run(run, result, chosen, tree=tree)
     if result.interrupted:
         render.note("Interrupted: this is the vote over the candidates there were.")
     if as_json:

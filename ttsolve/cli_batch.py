@@ -20,16 +20,19 @@ from ttsolve.batch import Solver, outcomes
 from ttsolve.cli_options import (
     DEFAULT_STRATEGY,
     INTERRUPTED,
+    AnswerField,
     Budget,
     Confidence,
     GeneratorPath,
     GpuLayers,
     PairName,
+    QuestionField,
     Seed,
     Settings,
     StrategyName,
     Temperature,
     chosen_pair,
+    chosen_sampling,
     chosen_strategy,
     ctrl_c_sets,
 )
@@ -60,12 +63,8 @@ def batch(
     unordered: Annotated[
         bool, typer.Option("--unordered", help="Write each answer as soon as it is there.")
     ] = False,
-    question_field: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="The field that holds the question.")
-    ] = None,
-    answer_field: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="The field that holds the known answer.")
-    ] = None,
+    question_field: QuestionField = None,
+    answer_field: AnswerField = None,
     kind: Annotated[
         Format | None, typer.Option("--format", help="What FILE is; else that is found out.")
     ] = None,
@@ -102,9 +101,6 @@ def batch(
     problems.check(output)
     chosen = chosen_pair(pair, generator)
     plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
-    sampling = chosen.sampling
-    if temperature is not None:
-        sampling = replace(sampling, temperature=temperature)
     stop = threading.Event()
     shown = render_batch.bar_wanted(to_file=output is not None)
     with (
@@ -119,7 +115,7 @@ def batch(
             models.generator,
             models.verifier,
             seed=seed,
-            sampling=sampling,
+            sampling=chosen_sampling(chosen, temperature),
             budget=budget,
             stop=stop,
         )

@@ -17,12 +17,15 @@ from ttsolve.auto import Auto, plan_for
 from ttsolve.cli_options import (
     BUDGETS,
     INTERRUPTED,
+    AnswerField,
     GeneratorPath,
     GpuLayers,
     PairName,
+    QuestionField,
     Seed,
     Temperature,
     chosen_pair,
+    chosen_sampling,
     ctrl_c_sets,
 )
 from ttsolve.cli_store import CacheFile, NoCache, stored_pair
@@ -94,12 +97,6 @@ Budgets = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Take the first N problems only.")
 ]
-QuestionField = Annotated[
-    str | None, typer.Option(metavar="FIELD", help="The field that holds the question.")
-]
-AnswerField = Annotated[
-    str | None, typer.Option(metavar="FIELD", help="The field that holds the known answer.")
-]
 InFlight = Annotated[
     int | None, typer.Option(min=1, max=256, metavar="N", help="Problems solved side by side.")
 ]
@@ -153,14 +150,11 @@ class _Job:
     def _engine(
         self, seed: int, budget: int, *, models: StoredPair, stop: threading.Event
     ) -> Engine:
-        sampling = self.pair.sampling
-        if self.temperature is not None:
-            sampling = replace(sampling, temperature=self.temperature)
         return Engine(
             models.generator,
             models.verifier,
             seed=seed,
-            sampling=sampling,
+            sampling=chosen_sampling(self.pair, self.temperature),
             budget=budget,
             stop=stop,
         )

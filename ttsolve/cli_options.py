@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -14,6 +15,7 @@ from typing import Annotated
 import typer
 
 from ttsolve.auto import Auto, plan_for
+from ttsolve.engine import Sampling
 from ttsolve.errors import UsageError
 from ttsolve.pair import DEFAULT, Pair, bare_pair, load_pair
 from ttsolve.solve import SIM
@@ -102,6 +104,12 @@ Temperature = Annotated[
 GpuLayers = Annotated[
     int, typer.Option(min=-1, help="Layers of the generator on the GPU; -1: all.")
 ]
+QuestionField = Annotated[
+    str | None, typer.Option(metavar="FIELD", help="The field that holds the question.")
+]
+AnswerField = Annotated[
+    str | None, typer.Option(metavar="FIELD", help="The field that holds the known answer.")
+]
 
 
 def chosen_pair(name: str, generator: Path | None) -> Pair:
@@ -116,6 +124,11 @@ def chosen_pair(name: str, generator: Path | None) -> Pair:
     if name != DEFAULT:
         raise UsageError("--generator takes the place of a pair: leave --pair or --generator out.")
     return bare_pair(generator)
+
+
+def chosen_sampling(pair: Pair, temperature: float | None) -> Sampling:
+    """The pair's own sampling, at the temperature the user chose."""
+    return pair.sampling if temperature is None else replace(pair.sampling, temperature=temperature)
 
 
 def chosen_strategy(
