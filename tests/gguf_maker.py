@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
+
+from ttsolve.gguf_file import _Cursor, read_gguf
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,19 @@ def byte_tokens(size: int) -> tuple[list[str], list[str]]:
 
 
 def make_gguf(
-    path: Path, shape: Shape, *, vocabulary: int = 600, tokenizer: Path | None = None, seed: int = 0
+    path: Path,
+    shape: Shape,
+    *,
+    vocabulary: int = 600,
+    tokenizer: Path | None = None,
+    chat_template: str | None = None,
+    adds_end: bool = False,
+    seed: int = 0,
 ) -> Path:
     """Write a model of `shape` with random weights; `tokenizer` names a GGUF to copy one from."""
     writer = gguf.GGUFWriter(path, shape.architecture)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)
@@ -65,8 +77,9 @@ def make_gguf(
         writer.add_bos_token_id(0)
         writer.add_eos_token_id(1)
         writer.add_add_bos_token(True)
+        writer.add_add_eos_token(adds_end)
     else:
-        vocabulary = copy_tokenizer(gguf.GGUFReader(tokenizer), writer)
+        vocabulary = len(read_gguf(tokenizer).metadata["tokenizer.ggml.tokens"])
     for name, array in tensors(shape, vocabulary, np.random.default_rng(seed)):
         quant = gguf.GGMLQuantizationType.F32 if array.ndim == 1 else shape.quant
         writer.add_tensor(name, gguf.quants.quantize(array, quant), raw_dtype=quant)
@@ -74,7 +87,48 @@ def make_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    if tokenizer is not None:
+        put_tokenizer(path, tokenizer, without_chat=chat_template is not None)
     return path
+
+
+def put_tokenizer(path: Path, source: Path, without_chat: bool) -> None:
+    """Put every tokenizer.* key of `source` into the model at `path`, as bytes: a published
+    vocabulary has half a million texts, and the writer takes minutes for them."""
+    keys = [
+        data
+        for key, data in head(source)[1]
+        if key.startswith("tokenizer.") and not (without_chat and "chat_template" in key)
+    ]
+    data = path.read_bytes()
+    (version, tensors, count), own, end, start = head(path)
+    infos = data[end:start]
+    out = b"GGUF" + struct.pack("<IQQ", version, tensors, count + len(keys))
+    out += b"".join(key for _, key in own) + b"".join(keys) + infos
+    path.write_bytes(out + bytes(-len(out) % gguf.GGUF_DEFAULT_ALIGNMENT) + data[aligned(start) :])
+
+
+def aligned(place: int) -> int:
+    return place + -place % gguf.GGUF_DEFAULT_ALIGNMENT
+
+
+def head(path: Path) -> tuple[tuple[int, int, int], list[tuple[str, bytes]], int, int]:
+    """Version and counts; every key with its bytes; where the keys end, and the tensors' names."""
+    data = path.read_bytes()
+    cursor = _Cursor(data)  # type: ignore[arg-type]
+    version, tensors, count = cursor.take("IQQ")
+    keys = []
+    for _ in range(count):
+        begin = cursor.at
+        name = cursor.text()
+        cursor.value(cursor.number("I"))
+        keys.append((name, data[begin : cursor.at]))
+    end = cursor.at
+    for _ in range(tensors):
+        cursor.text()
+        cursor.take(f"{cursor.number('I')}Q")
+        cursor.take("IQ")
+    return (version, tensors, count), keys, end, cursor.at
 
 
 def copy_tokenizer(source: gguf.GGUFReader, writer: gguf.GGUFWriter) -> int:

@@ -375,3 +375,21 @@ def test_grouping_ends_in_time(monkeypatch):
 def test_long_answers_equal_themselves_only():
     assert same("0" * (MAX_LENGTH - 1) + "1", "1")
     assert not same("0" * MAX_LENGTH + "1", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<think>\nAnswer: 1\n</think>\n\nAnswer: 2\n", "2"),
+        ("Answer: 1\n</think>\nAnswer: 2\n", "2"),  # the prompt opened it
+        ("<think>\nAnswer: 1\n", None),  # it still thinks
+        ("<think>\n\\boxed{1}</think>\nI do not know.", None),
+    ],
+)
+def test_the_answer_stands_behind_the_thoughts(text, answer):
+    assert extract(text) == extract(text, "\\boxed") == answer
+
+
+def test_a_chat_model_may_mark_its_answer_otherwise():
+    assert extract("The sum:\n#### 4", "\\boxed") == "4"
+    assert extract("Answer: 4", "\\boxed") == "4"

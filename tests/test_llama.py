@@ -242,6 +242,22 @@ def test_names(path: Path, open_generator: Callable[..., LlamaGenerator], tmp_pa
     assert generator.params > 20_000
 
 
+def test_a_prompt_begins_once_and_does_not_end(tmp_path: Path) -> None:
+    """Whatever the vocabulary adds to a text, and whatever the prompt has already."""
+    gguf = make_gguf(tmp_path / "ends.gguf", TINY, adds_end=True)
+    prompt = PromptFormat("<s>{question}\n")
+    with LlamaGenerator(gguf, prompt, width=1, threads=1) as generator:
+        ids = list(generator._prompt_ids(QUESTION.question, ()))
+        assert ids == [0, *generator.tokenize(f"{QUESTION.question}\n")]
+        assert generator.tokenize("</s>") == [1]
+
+
+def test_a_context_leaves_room_for_so_many_sequences(path: Path) -> None:
+    for options, width in ({}, 64), ({"context": 128}, 64), ({"width": 3, "context": 64}, 3):
+        with LlamaGenerator(path, PROMPT, threads=1, **options) as generator:  # type: ignore[arg-type]
+            assert (generator.width, generator.context) == (width, options.get("context", 256))
+
+
 def test_a_closed_generator_says_so(open_generator: Callable[..., LlamaGenerator]) -> None:
     generator = open_generator()
     generator.close()

@@ -178,7 +178,7 @@ def test_a_step_without_its_separator_is_the_same_step(make):
     assert bare.scores == full.scores
 
 
-def test_beyond_the_context_nothing_speaks_for_a_step(files, tmp_path):
+def test_beyond_the_context_nothing_speaks_for_a_step(files, tmp_path, caplog):
     small = write_verifier(tmp_path / "small.onnx", files[1], context=64)
     verifier = OnnxVerifier(small, files[1], PromptFormat())
     given = solution(PEARS, "ten\n", "a" * 90 + "\n", "ten\n")
@@ -186,6 +186,9 @@ def test_beyond_the_context_nothing_speaks_for_a_step(files, tmp_path):
     assert out.scores[0] > 0
     assert out.scores[1:] == (0.0, 0.0)
     assert usage.verifier_tokens == 1 + tokens(verifier, PEARS.question + "\n", "ten\n")
+    verifier.score([given, given])
+    [said] = [record.getMessage() for record in caplog.records]  # once
+    assert said.startswith("A solution has 110 tokens, and the verifier reads 64: steps beyond")
     with pytest.raises(ProblemTooLong, match="has 102 tokens and the verifier reads 64"):
         verifier.score([solution(Problem("a" * 100), "ten\n")])
 

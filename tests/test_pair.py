@@ -18,12 +18,14 @@ from ttsolve.errors import ModelError, PairError, StorageError
 from ttsolve.pair import (
     GeneratorFile,
     Pair,
+    ReviserFiles,
     VerifierFiles,
     World,
     bare_pair,
     file_sha256,
     list_pairs,
     load_pair,
+    verify_files,
     write_pair,
 )
 from ttsolve.prompts import PromptFormat
@@ -108,6 +110,9 @@ template = "{{question}}\\n"
 separator = "\\n"
 answer = "Answer:"
 full_stop = false
+chat = false
+system = ""
+stop = []
 
 [sampling]
 temperature = 0.7
@@ -371,6 +376,23 @@ def test_a_changed_file(folder: Path, key: str, name: str) -> None:
     assert load_pair(folder, verify=False).name == "tiny"
 
 
+def test_large_files_are_hashed_when_asked_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "generator.gguf").write_bytes(b"other")
+    monkeypatch.setattr("ttsolve.pair.WHOLE", 4)
+    pair = load_pair(folder)
+    with pytest.raises(PairError, match=r"generator\.file names 'generator\.gguf', whose sha256"):
+        verify_files(pair)
+
+
+def test_an_endpoint_needs_no_file(folder: Path) -> None:
+    edit(folder, '"generator.gguf"', '"http://localhost:8000/v1"')
+    edit(folder, f'sha256 = "{sha(b"GGUF")}"', 'model = "dice"')
+    generator = load_pair(folder).generator
+    assert (generator.endpoint, generator.model) == ("http://localhost:8000/v1", "dice")
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [(b"name = ", r"is not TOML \(Invalid value"), (b'name = "\xff"', r"is not TOML \('utf-8'")],
@@ -388,3 +410,50 @@ def test_a_folder_without_a_pair(tmp_path: Path) -> None:
 
 def test_written_toml_is_toml(folder: Path) -> None:
     assert tomllib.loads((folder / "pair.toml").read_text())["sampling"]["max_tokens"] == 200
+
+
+# --- a reviser --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def revising(folder: Path) -> Pair:
+    (folder / "reviser.gguf").write_bytes(b"GGUF, too")
+    (folder / "revision-verifier.onnx").write_bytes(b"ONNX, too")
+    pair = load_pair(folder)
+    assert pair.verifier is not None
+    verifier = dataclasses.replace(
+        pair.verifier, file="revision-verifier.onnx", sha256=sha(b"ONNX, too")
+    )
+    pair = dataclasses.replace(
+        pair, reviser=ReviserFiles("reviser.gguf", sha(b"GGUF, too"), verifier)
+    )
+    write_pair(pair)
+    return pair
+
+
+def test_a_pair_with_a_reviser(revising: Pair) -> None:
+    assert load_pair(revising.folder) == revising
+    assert revising.reviser_path == revising.folder / "reviser.gguf"
+    bare = dataclasses.replace(revising, reviser=ReviserFiles("reviser.gguf", sha(b"GGUF, too")))
+    write_pair(bare)
+    assert load_pair(bare.folder) == bare
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("reviser.gguf", "reviser.file"), ("revision-verifier.onnx", "reviser.verifier.file")],
+)
+def test_the_files_of_a_reviser_are_checked(revising: Pair, name: str, key: str) -> None:
+    (revising.folder / name).write_bytes(b"other")
+    assert complaint(revising.folder).startswith(f"{key} names {name!r}, whose sha256 is another:")
+    (revising.folder / name).unlink()
+    assert complaint(revising.folder).startswith(f"{key} names a file that is not there:")
+
+
+def test_samples_and_revisions_are_compared_in_one_vote(revising: Pair) -> None:
+    file = revising.folder / "pair.toml"
+    before, _, after = file.read_text().rpartition('aggregation = "min"')
+    file.write_text(f'{before}aggregation = "last"{after}')
+    assert complaint(revising.folder) == (
+        "reviser.verifier.aggregation has an impossible value: give 'min', as the verifier has."
+    )

@@ -25,6 +25,7 @@ from typing import Literal
 
 from ttsolve import arithmetic, mathverify
 from ttsolve.core import Solution
+from ttsolve.prompts import BOXED, THINK, THOUGHT, thinks
 
 GROUP_LIMIT = 10.0  # seconds for one grouping; after that only the exact paths are left
 MAX_LENGTH = 1000  # characters; a longer answer is equal to itself only
@@ -39,9 +40,16 @@ def answer_of(solution: Solution, mark: str = "Answer:") -> str | None:
 
 
 def extract(text: str, mark: str = "Answer:") -> str | None:
-    r"""The last answer in a text: after the mark, else in `\boxed{}`, else after `####`."""
-    if mark.startswith("\\boxed"):
-        return _boxed(text) or _after(text, "####")
+    r"""The last answer in a text: after the mark, else in `\boxed{}`, else after `####`.
+
+    Where a model thinks first, the answer is in what it says then.
+    """
+    if THINK in text or THOUGHT in text:
+        if thinks(text):
+            return None
+        text = text.rpartition(THOUGHT)[2]
+    if mark.startswith(BOXED):
+        return _boxed(text) or _after(text, "####") or _after(text, "Answer:")
     return _after(text, mark) or _boxed(text) or _after(text, "####")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,8 @@ import typer
 from ttsolve.auto import Auto, plan_for
 from ttsolve.engine import Sampling
 from ttsolve.errors import UsageError
-from ttsolve.pair import DEFAULT, Pair, bare_pair, load_pair
+from ttsolve.own_pair import is_endpoint, own_endpoint, own_generator
+from ttsolve.pair import Pair, default_pair, load_pair
 from ttsolve.solve import SIM
 from ttsolve.strategies import STRATEGIES, BestOfN, Strategy, one_of
 
@@ -26,7 +27,7 @@ DEFAULT_STRATEGY = BestOfN.name
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
-def _budget(text: str) -> int:
+def budget_of(text: str) -> int:
     """The number of units the user allows.
 
     Raises:
@@ -57,7 +58,7 @@ def _temperature(text: str) -> float:
     return temperature
 
 
-def _confidence(text: str) -> float:
+def confidence_of(text: str) -> float:
     """The probability at which the user wants to stop.
 
     Raises:
@@ -73,7 +74,7 @@ def _confidence(text: str) -> float:
 
 
 Budget = Annotated[
-    int, typer.Option(parser=_budget, metavar="N", help="How many solutions may be sampled.")
+    int, typer.Option(parser=budget_of, metavar="N", help="How many solutions may be sampled.")
 ]
 StrategyName = Annotated[
     str,
@@ -82,7 +83,9 @@ StrategyName = Annotated[
 Confidence = Annotated[
     float | None,
     typer.Option(
-        parser=_confidence, metavar="P", help="With auto: stop when the answer is so surely right."
+        parser=confidence_of,
+        metavar="P",
+        help="With auto: stop when the answer is so surely right.",
     ),
 ]
 Settings = Annotated[
@@ -90,11 +93,21 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the strategy, as width=4."),
 ]
 PairName = Annotated[
-    str,
+    str | None,
     typer.Option(metavar="NAME", help="The pair: a name (see `ttsolve models list`) or a folder."),
 ]
 GeneratorPath = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A GGUF file in place of a pair; majority vote.")
+    str | None,
+    typer.Option(
+        metavar="FILE|URL", help="A GGUF file or an endpoint in place of a pair; majority vote."
+    ),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="Which model of the endpoint.")
+]
+FewShot = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Solved examples with {question} behind them, for a prompt."),
 ]
 Seed = Annotated[int, typer.Option(help="Equal seeds give equal samples.")]
 Temperature = Annotated[
@@ -112,18 +125,30 @@ AnswerField = Annotated[
 ]
 
 
-def chosen_pair(name: str, generator: Path | None) -> Pair:
-    """The pair the user chose: by its name or folder, or a generator alone.
+def chosen_pair(
+    name: str | None,
+    generator: str | None,
+    few_shot: Path | None = None,
+    model: str | None = None,
+) -> Pair:
+    """The pair the user chose: by its name or folder, or a generator alone; else the default one.
 
     Raises:
-        UsageError: when both are given.
+        UsageError: when what was given does not go together.
         PairError, ModelError: when what was named cannot be used.
     """
     if generator is None:
-        return SIM if name == SIM.name else load_pair(name)
-    if name != DEFAULT:
+        if few_shot or model:
+            option = "--few-shot" if few_shot else "--model"
+            raise UsageError(f"{option} belongs to a --generator: a pair says it in its pair.toml.")
+        return SIM if name == SIM.name else load_pair(name or default_pair())
+    if name is not None:
         raise UsageError("--generator takes the place of a pair: leave --pair or --generator out.")
-    return bare_pair(generator)
+    if is_endpoint(generator):
+        return own_endpoint(generator, model, few_shot)
+    if model:
+        raise UsageError("--model belongs to an endpoint: give --generator http://HOST/v1 with it.")
+    return own_generator(Path(generator), few_shot)
 
 
 def chosen_sampling(pair: Pair, temperature: float | None) -> Sampling:
@@ -139,12 +164,21 @@ def chosen_strategy(
     Raises:
         UsageError: when there is none of that name, or it has no such setting or value.
     """
-    pairs = [text.partition("=") for text in settings or ()]
+    given = settings_of(settings or (), "--set ")
+    return plan_for(name, budget, pair, given, confidence=confidence)
+
+
+def settings_of(words: Iterable[str], option: str = "") -> dict[str, str]:
+    """Words as width=4 by their keys; `option`: what the user types before each.
+
+    Raises:
+        UsageError: when one has no value.
+    """
+    pairs = [text.partition("=") for text in words]
     for key, equals, _ in pairs:
         if not equals:
-            raise UsageError(f"The setting {key!r} has no value: write --set {key}=VALUE.")
-    given = {key: value for key, _, value in pairs}
-    return plan_for(name, budget, pair, given, confidence=confidence)
+            raise UsageError(f"The setting {key!r} has no value: write {option}{key}=VALUE.")
+    return {key: value for key, _, value in pairs}
 
 
 @contextmanager

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ttsolve import render
-from ttsolve.errors import MissingExtra
-from ttsolve.pair import list_pairs, load_pair
+from ttsolve import paths, render
+from ttsolve.cli_options import FewShot, GpuLayers, ModelName
+from ttsolve.errors import MissingExtra, UsageError
+from ttsolve.own_pair import add_pair
+from ttsolve.pair import default_pair, list_pairs, load_pair, set_default_pair
+from ttsolve.pair_rules import FILE, NAME
 
 models = typer.Typer(help="The pairs of models on this machine.", no_args_is_help=True)
 
@@ -26,6 +30,87 @@ def show_command(
 ) -> None:
     """Show what a pair is made of, and what was measured of it."""
     render.show_pair(load_pair(name))
+
+
+@models.command("add")
+def add_command(
+    generator: Annotated[
+        str, typer.Argument(metavar="GGUF", help="The generator: a GGUF file, or an endpoint.")
+    ],
+    *,
+    name: Annotated[str, typer.Option(metavar="NAME", help="What the pair is to be called.")],
+    verifier: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="What `models export-prm` wrote; none: majority vote."),
+    ] = None,
+    model: ModelName = None,
+    few_shot: FewShot = None,
+) -> None:
+    """Make a pair of your own models, from what their files say.
+
+    Its folder holds a pair.toml, to be changed by hand, and links to the models: nothing large is
+    copied, and the models have to stay where they are.
+    """
+    if not re.fullmatch(NAME, name):
+        raise UsageError(f"{name!r} is no name of a pair: use letters, digits, - _ . only.")
+    from ttsolve.pair_check import memory_needed
+
+    folder = paths.user_pairs() / name
+    pair = add_pair(folder, generator, verifier, few_shot, model, render.progress)
+    render.line(f"{pair.name}: {pair.about}")
+    render.line(memory_needed(pair))
+    render.line(
+        f"{folder / FILE}: what it is asked, and how; `ttsolve models check {name}` tries it"
+    )
+
+
+@models.command("check")
+def check_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The pair; none: the default one.")
+    ] = None,
+    *,
+    gpu_layers: GpuLayers = -1,
+) -> None:
+    """Verify a pair's files, and let it solve three problems for real.
+
+    The exit code is 0 when its parts fit one another, else 1.
+    """
+    from ttsolve.pair_check import check_pair
+
+    pair = load_pair(name or default_pair(), verify=False)
+    report = check_pair(pair, gpu_layers, render.progress)
+    for what, words in {"pair": f"{pair.name}: {pair.about}", **report.found}.items():
+        render.line(f"{what:10} {render.printable(words)}")
+    for sentence in report.misfits or ["yes"]:
+        render.line(f"{'fits' if sentence == 'yes' else 'fits not':10} {sentence}")
+    raise typer.Exit(int(bool(report.misfits)))
+
+
+@models.command("pull")
+def pull_command(
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Its repository on the hub.")],
+) -> None:
+    """Fetch a pair from the Hugging Face hub, or the one that HF_ENDPOINT names.
+
+    What was interrupted goes on where it was. Needs: pip install 'ttsolve[hub]'.
+    """
+    from ttsolve.pull import pull_pair
+
+    pair = pull_pair(repo, render.progress)
+    render.line(f"{pair.name}: {pair.about}")
+
+
+@models.command("default")
+def default_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The pair; none: tell which it is.")
+    ] = None,
+) -> None:
+    """Choose the pair that is used where none is named; TTSOLVE_PAIR goes before it."""
+    if name is not None:
+        set_default_pair(name)
+    render.line(default_pair())
 
 
 @models.command("export-prm")

@@ -7,9 +7,12 @@
     name = "PocketMath"                 tokenizer_sha256 = "…"
     about = "One sentence."             aggregation = "last"
 
-    [generator]                         [prompt]            # see prompts.PromptFormat
-    file = "generator.gguf"             [sampling]          # see engine.Sampling
-    sha256 = "…"                        [measured]          # whatever was measured of the pair
+    [generator]                         [reviser]           # none: the generator revises
+    file = "generator.gguf"             file = "reviser.gguf"
+    sha256 = "…"                        sha256 = "…"
+                                        [reviser.verifier]  # keys as of [verifier]; none: that one
+    [prompt]    # prompts.PromptFormat
+    [sampling]  # engine.Sampling       [measured]          # whatever was measured of the pair
 
 The dataclasses below are that file, key by key: a field without a default is a required key.
 """
@@ -17,22 +20,23 @@ The dataclasses below are that file, key by key: a field without a default is a 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from ttsolve import paths, toml
 from ttsolve.engine import Sampling
 from ttsolve.errors import ModelError, PairError
 from ttsolve.files import write_whole
+from ttsolve.pair_rules import FILE, NAME, check_values, files_of
 from ttsolve.prompts import PromptFormat
 from ttsolve.toml import Place
 from ttsolve.vote import Aggregation
 
 DEFAULT = "pocket"  # the embedded pair
-FILE = "pair.toml"
+VARIABLE = "TTSOLVE_PAIR"
 WHOLE = 64 << 20  # bytes: larger files are known by their size and samples of their content
 
 
@@ -46,10 +50,17 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorFile:
-    """The generator's GGUF."""
+    """The generator: a GGUF file, or a model behind an endpoint."""
 
-    file: str  # inside the pair's folder
-    sha256: str  # 64 hexadecimal digits; "": unknown (a bare generator)
+    file: str  # inside the pair's folder; or the address of an endpoint, http://…/v1
+    sha256: str = ""  # 64 hexadecimal digits; "": unknown (a bare generator, an endpoint)
+    model: str | None = None  # of an endpoint: which of its models; None: the one it has
+    context: int | None = None  # tokens of prompt and solution; None: at most 4096, in 2 GiB
+
+    @property
+    def endpoint(self) -> str | None:
+        """The address of the endpoint; None: it is a file."""
+        return self.file if self.file.startswith(("http://", "https://")) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,21 @@ class VerifierFiles:
     tokenizer: str
     tokenizer_sha256: str
     aggregation: Aggregation = "last"
+    data_sha256: str | None = None  # of `file`.data, where the weights stand apart
+
+
+@dataclass(frozen=True, slots=True)
+class ReviserFiles:
+    """The reviser's GGUF: a whole model, or a LoRA adapter over the generator; and its verifier."""
+
+    file: str
+    sha256: str
+    verifier: VerifierFiles | None = None  # reads the earlier attempts; None: the pair's own does
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A generator and its verifier."""
+    """A generator and its verifier, and perhaps a model trained to revise."""
 
     folder: Path
     name: str
@@ -76,6 +97,7 @@ class Pair:
     prompt: PromptFormat = PromptFormat()
     sampling: Sampling = Sampling()
     measured: dict[str, Any] = field(default_factory=dict)
+    reviser: ReviserFiles | None = None  # None: the generator revises, untrained
 
     @property
     def generator_path(self) -> Path:
@@ -86,31 +108,74 @@ class Pair:
         return self.folder / self.verifier.file if self.verifier else None
 
     @property
+    def reviser_path(self) -> Path | None:
+        return self.folder / self.reviser.file if self.reviser else None
+
+    @property
     def tokenizer_path(self) -> Path | None:
         return self.folder / self.verifier.tokenizer if self.verifier else None
 
 
 def load_pair(name_or_folder: str | Path, verify: bool = True) -> Pair:
-    """The pair of that name, or in that folder; `verify` compares every file with its checksum.
+    """The pair of that name, or in that folder.
+
+    `verify` compares every file of up to 64 MiB with its checksum; `verify_files` all others too.
 
     Raises:
         PairError: no such pair; a wrong pair.toml; a file that is missing or not what it was.
     """
-    named = isinstance(name_or_folder, str) and re.fullmatch(r"[\w-][\w.-]*", name_or_folder)
+    named = isinstance(name_or_folder, str) and re.fullmatch(NAME, name_or_folder)
     folder = _folder_of(str(name_or_folder)) if named else Path(name_or_folder)
-    pair = toml.read(Pair, folder / FILE, folder=folder)
-    _check_values(pair)
+    pair = read_pair(folder / FILE)
     if named and pair.name != folder.name:
         place = Place(folder / FILE, "name")
         raise place.wrong(f"is not {folder.name!r}, the name of its folder", "make them equal")
-    for key, file, checksum in _files(pair):
-        _check_file(Place(folder / FILE, key), folder / file, checksum if verify else None)
+    verify_files(pair, largest=WHOLE if verify else -1)
     return pair
+
+
+def read_pair(file: Path) -> Pair:
+    """The pair that a pair.toml describes, whether its files are there or not.
+
+    Raises:
+        PairError: it is wrong.
+    """
+    pair = toml.read(Pair, file, folder=file.parent)
+    check_values(pair)
+    return pair
+
+
+def verify_files(pair: Pair, largest: int | None = None) -> None:
+    """Compare the pair's files with their checksums; those beyond `largest` bytes need only exist.
+
+    Raises:
+        PairError: one is missing or not what it was.
+    """
+    for key, name, checksum in files_of(pair):
+        file = pair.folder / name
+        small = largest is None or (file.is_file() and file.stat().st_size <= largest)
+        _check_file(Place(pair.folder / FILE, key), file, checksum if small else None)
 
 
 def list_pairs() -> list[Pair]:
     """Every pair that `load_pair` finds by its name, sorted; checksums are not compared."""
     return [load_pair(name, verify=False) for name in _names()]
+
+
+def default_pair() -> str:
+    """The pair where none is named: TTSOLVE_PAIR, else `ttsolve models default`'s, else pocket."""
+    file = paths.default_pair_file()
+    return os.environ.get(VARIABLE) or (file.read_text().strip() if file.is_file() else DEFAULT)
+
+
+def set_default_pair(name: str) -> None:
+    """Let this pair be used where none is named.
+
+    Raises:
+        PairError, StorageError: there is none of that name, or it cannot be written down.
+    """
+    load_pair(name, verify=False)
+    write_whole(paths.default_pair_file(), f"{name}\n")
 
 
 def bare_pair(generator: Path) -> Pair:
@@ -121,7 +186,7 @@ def bare_pair(generator: Path) -> Pair:
     """
     if not generator.is_file():
         raise ModelError(f"There is no file {generator}: give the path of a GGUF file.")
-    file = GeneratorFile(generator.name, sha256="")
+    file = GeneratorFile(generator.name)
     return Pair(generator.parent, generator.stem, "A generator without a verifier.", file)
 
 
@@ -172,21 +237,6 @@ def _folder_of(name: str) -> Path:
     raise PairError(f"There is no pair {name!r}: {toml.use(name, _names())}put it into {place}.")
 
 
-def _files(pair: Pair) -> Iterator[tuple[str, str, str]]:
-    """(key, file name, checksum) of every file a pair.toml names."""
-    yield "generator.file", pair.generator.file, pair.generator.sha256
-    if pair.verifier:
-        yield "verifier.file", pair.verifier.file, pair.verifier.sha256
-        yield "verifier.tokenizer", pair.verifier.tokenizer, pair.verifier.tokenizer_sha256
-
-
-def _check_values(pair: Pair) -> None:
-    for key, possible, remedy in _rules(pair):
-        if not possible:
-            place = Place(pair.folder / FILE, key)
-            raise place.wrong("has an impossible value", f"give {remedy}")
-
-
 def _check_file(place: Place, path: Path, checksum: str | None) -> None:
     if not path.is_file():
         raise place.wrong("names a file that is not there", f"put {path.name!r} into the folder")
@@ -198,24 +248,3 @@ def _check_file(place: Place, path: Path, checksum: str | None) -> None:
     if found != checksum:
         trouble = f"names {path.name!r}, whose sha256 is another"
         raise place.wrong(trouble, f"restore the file, or write {found} if you trust it")
-
-
-def _rules(pair: Pair) -> Iterator[tuple[str, bool, str]]:
-    """(key, whether its value is possible, what would be) beyond the value's type."""
-    how, prompt = pair.sampling, pair.prompt
-    yield "name", bool(re.fullmatch(r"[\w-][\w.-]*", pair.name)), "letters, digits, - _ . only"
-    for key, file, checksum in _files(pair):
-        # Judged as Windows would, everywhere: there a backslash and a drive lead out as well.
-        path = PureWindowsPath(file)
-        inside = bool(path.name) and not path.anchor and ".." not in path.parts
-        yield key, inside, "a file inside the pair's folder"
-        sha_key = key.replace("file", "sha256").replace("tokenizer", "tokenizer_sha256")
-        yield sha_key, bool(re.fullmatch("[0-9a-f]{64}", checksum)), "64 hexadecimal digits"
-    yield "prompt.template", "{question}" in prompt.template, "a text with {question} in it"
-    yield "prompt.separator", prompt.separator != "", "a text that ends a step"
-    yield "prompt.answer", prompt.answer != "", "a text that marks the answer"
-    yield "sampling.temperature", 0 <= how.temperature < 100, "a number from 0 to 100"
-    yield "sampling.top_k", how.top_k >= 0, "0 (off) or more"
-    yield "sampling.top_p", 0 < how.top_p <= 1, "a number above 0, at most 1 (off)"
-    yield "sampling.min_p", 0 <= how.min_p < 1, "a number from 0 (off), below 1"
-    yield "sampling.max_tokens", how.max_tokens > 0, "1 or more"

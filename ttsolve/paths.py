@@ -18,6 +18,7 @@ import platformdirs
 PACKAGE = Path(__file__).resolve().parent
 HOME_VARIABLE = "TTSOLVE_HOME"
 STORE = "ttsolve.db"
+CHOSEN = "default"
 
 
 def pair_folders() -> list[Path]:
@@ -33,6 +34,11 @@ def user_pairs() -> Path:
 def carried_pairs() -> Path:
     """Where the pairs are that come with ttsolve."""
     return PACKAGE.parent / "models" if _in_checkout() else PACKAGE / "_models"
+
+
+def default_pair_file() -> Path:
+    """Where the name of the user's own default pair is; it need not exist."""
+    return user_pairs() / CHOSEN
 
 
 def store_file() -> Path:

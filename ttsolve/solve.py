@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ttsolve.core import Problem, Result
 from ttsolve.engine import Engine, Generator, Verifier
 from ttsolve.errors import UsageError
-from ttsolve.pair import GeneratorFile, Pair
+from ttsolve.pair import GeneratorFile, Pair, VerifierFiles
 from ttsolve.strategies import Strategy
-from ttsolve.vote import Aggregation, best_of_n_weighted, majority, score_of
+from ttsolve.vote import Aggregation, best_of_all
 
 SIM = Pair(
     folder=Path("sim"),
@@ -38,7 +38,8 @@ WORD = re.compile(r"[^\W\d_]+")
 def solve(problem: Problem, engine: Engine, strategy: Strategy, pair: Pair) -> Result:
     """Answer one problem: run the strategy, let its candidates vote.
 
-    Scored candidates vote best-of-N weighted, others by majority. The pair says how an answer is
+    Scored candidates vote best-of-N weighted (chains of revisions among themselves first), others
+    by majority. The pair says how an answer is
     marked, and how the scores of a solution's steps become one.
 
     Raises:
@@ -51,14 +52,15 @@ def solve(problem: Problem, engine: Engine, strategy: Strategy, pair: Pair) -> R
         )
     candidates = strategy(problem, engine)
     by = aggregation_of(pair)
-    scored = any(score_of(candidate, by) is not None for candidate in candidates)
-    vote = (best_of_n_weighted if scored else majority)(candidates, by, pair.prompt.answer)
+    vote = best_of_all(candidates, by, pair.prompt.answer)
+    revised = any(candidate.chain is not None for candidate in candidates)
     settings = {
         **asdict(strategy),
         "temperature": engine.sampling.temperature,
         "vote": vote.method,
         "aggregation": by,
         "verifier": engine.verifier.name if engine.verifier else None,
+        **(_revisers(engine) if revised else {}),
         **engine.decided,
     }
     return Result(
@@ -73,12 +75,23 @@ def solve(problem: Problem, engine: Engine, strategy: Strategy, pair: Pair) -> R
         pair=pair.name,
         usage=engine.usage,
         interrupted=engine.stop.is_set(),
+        votes=vote.weights,
     )
+
+
+def _revisers(engine: Engine) -> dict[str, object]:
+    """What a run says of the models that revised, and judged revisions."""
+    judge = engine.revision_verifier
+    return {
+        "reviser": engine.reviser.name if engine.reviser else "untrained",
+        "revision_verifier": judge.name if judge else None,
+    }
 
 
 def aggregation_of(pair: Pair) -> Aggregation:
     """How the scores of a solution's steps become the solution's score."""
-    return pair.verifier.aggregation if pair.verifier else "last"
+    verifier = pair.verifier or (pair.reviser.verifier if pair.reviser else None)
+    return verifier.aggregation if verifier else "last"
 
 
 def open_models(pair: Pair, gpu_layers: int = -1) -> tuple[Generator, Verifier | None]:
@@ -95,16 +108,54 @@ def open_models(pair: Pair, gpu_layers: int = -1) -> tuple[Generator, Verifier |
         from ttsolve.engines.sim import SimGenerator, SimVerifier
 
         return SimGenerator(), SimVerifier()
+    return _open_generator(pair, gpu_layers), _open_verifier(pair, pair.verifier, gpu_layers)
+
+
+def _open_generator(pair: Pair, gpu_layers: int) -> Generator:
+    if url := pair.generator.endpoint:
+        from ttsolve.engines.endpoint import EndpointGenerator
+
+        return EndpointGenerator(url, pair.prompt, pair.generator.model)
     from ttsolve.engines.llama import LlamaGenerator
 
-    generator = LlamaGenerator(pair.generator_path, pair.prompt, gpu_layers=gpu_layers)
-    if pair.verifier_path is None or pair.tokenizer_path is None:
-        return generator, None
+    return LlamaGenerator(
+        pair.generator_path, pair.prompt, context=pair.generator.context, gpu_layers=gpu_layers
+    )
+
+
+def open_reviser(pair: Pair, gpu_layers: int = -1) -> tuple[Generator, Verifier | None]:
+    """The reviser of a pair that has one, and the reviser's verifier: see `open_models`.
+
+    Raises:
+        ModelError: when a file is missing, damaged or of the wrong kind.
+    """
+    from ttsolve.engines.llama import LlamaGenerator
+    from ttsolve.gguf_file import read_gguf
+
+    assert pair.reviser is not None
+    assert pair.reviser_path is not None
+    over = read_gguf(pair.reviser_path).metadata.get("general.type") == "adapter"
+    reviser = LlamaGenerator(
+        pair.generator_path if over else pair.reviser_path,
+        pair.prompt,
+        adapter=pair.reviser_path if over else None,
+        context=pair.generator.context,
+        gpu_layers=gpu_layers,
+    )
+    return reviser, _open_verifier(pair, pair.reviser.verifier, gpu_layers)
+
+
+def _open_verifier(pair: Pair, files: VerifierFiles | None, gpu_layers: int) -> Verifier | None:
+    if files is None:
+        return None
     from ttsolve.engines.onnx_prm import OnnxVerifier
 
-    device: Literal["auto", "cpu"] = "auto" if gpu_layers else "cpu"
-    verifier = OnnxVerifier(pair.verifier_path, pair.tokenizer_path, pair.prompt, device=device)
-    return generator, verifier
+    return OnnxVerifier(
+        pair.folder / files.file,
+        pair.folder / files.tokenizer,
+        pair.prompt,
+        device="auto" if gpu_layers else "cpu",
+    )
 
 
 def unknown_words(question: str, tokenize: Callable[[str], Sequence[int]]) -> list[str]:

@@ -22,6 +22,7 @@ from ttsolve.errors import PairError
 
 T = TypeVar("T")
 RUN_FIELDS = ("folder", "steps", "seed")  # of one run, or one disk: neither read nor written
+LONG = 60  # characters: a longer text is written with its line breaks
 KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
     str: (str, "a text in quotes"),
     bool: (bool, "true or false"),
@@ -125,7 +126,7 @@ def _are_tables(item: Any) -> bool:
 def _lines(table: Mapping[str, Any], parent: str) -> Iterator[str]:
     for key, item in table.items():
         if not isinstance(item, dict) and not _are_tables(item):
-            yield f"{_key(key)} = {_literal(item)}"
+            yield f"{_key(key)} = {_lines_of(item) or _literal(item)}"
     for key, item in table.items():
         if isinstance(item, dict):
             yield f"\n[{parent}{_key(key)}]"
@@ -135,13 +136,25 @@ def _lines(table: Mapping[str, Any], parent: str) -> Iterator[str]:
             yield from _lines(each, f"{parent}{_key(key)}.")
 
 
+def _lines_of(item: Any) -> str:
+    """A long text with line breaks as it is read best; "": it is none."""
+    if not isinstance(item, str) or "\n" not in item or len(item) <= LONG:
+        return ""
+    return '"""\n' + "\n".join(map(_escaped, item.split("\n"))) + '"""'
+
+
+def _escaped(text: str) -> str:
+    """The text as it stands between quotes: as in JSON, but for DEL."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
+
+
 def _key(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _literal(key)
 
 
 def _literal(item: Any) -> str:
-    if isinstance(item, str):  # as in JSON, but for DEL
-        return json.dumps(item, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(item, str):
+        return f'"{_escaped(item)}"'
     if isinstance(item, bool):
         return str(item).lower()
     if isinstance(item, list | tuple):

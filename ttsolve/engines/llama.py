@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ttsolve.chat import chat_format
 from ttsolve.core import Solution, Usage
 from ttsolve.engine import Sampling, Watch
 from ttsolve.engines.decode import DecodeLoop
@@ -30,9 +32,10 @@ from ttsolve.engines.kvtree import KVTree
 from ttsolve.engines.llama_model import LlamaModel
 from ttsolve.engines.request import Request
 from ttsolve.engines.worker import Worker
-from ttsolve.errors import ProblemTooLong, UsageError
+from ttsolve.errors import ModelError, ProblemTooLong, UsageError
+from ttsolve.gguf_file import read_gguf
 from ttsolve.pair import fingerprint
-from ttsolve.prompts import PromptFormat
+from ttsolve.prompts import PromptFormat, thinks
 
 MOST = 256  # sequences of one context: llama.cpp's own limit
 
@@ -40,13 +43,17 @@ MOST = 256  # sequences of one context: llama.cpp's own limit
 class LlamaGenerator:
     """A GGUF model as a generator, with room for `width` running samples.
 
-    `context`: tokens of one sequence, prompt and solution (None: what the model was trained for, at
-    most 4096 and what 2 GiB of cache allow). `gpu_layers`: layers on the GPU, if there is one; -1:
+    `adapter`: a LoRA adapter over the model; its weights are read from one file with those of a
+    generator without it, which the system keeps in memory once (but not on a GPU).
+    `width`: None: 64, or what 2 GiB of cache allow of sequences of the `context` named. `context`:
+    tokens of one sequence, prompt and solution (None: what the model was trained for, at most 4096
+    and what 2 GiB of cache allow). `gpu_layers`: layers on the GPU, if there is one; -1:
     all. `threads`: CPU threads (None: all cores, one for a model so small that they only wait for
     each other). `kv`: the layout, see above.
 
     Raises:
-        ModelError: when the file is missing, damaged, or not a text generator.
+        ModelError: when the file is missing, damaged, or not a text generator, or has no chat
+            template for a prompt that is a chat.
         UsageError: when `width` is not from 1 to 256.
     """
 
@@ -55,34 +62,42 @@ class LlamaGenerator:
         path: Path,
         prompt: PromptFormat,
         *,
-        width: int = 64,
+        adapter: Path | None = None,
+        width: int | None = None,
         context: int | None = None,
         gpu_layers: int = -1,
         threads: int | None = None,
         kv: Literal["auto", "unified", "split"] = "auto",
     ) -> None:
-        if not 1 <= width <= MOST:
+        if width is not None and not 1 <= width <= MOST:
             raise UsageError(f"A width of {width} is not possible: choose one from 1 to {MOST}.")
+        prompt = _with_template(prompt, path) if prompt.chat else prompt
         model = LlamaModel(
-            path, width=width, context=context, gpu_layers=gpu_layers, threads=threads, kv=kv
+            path,
+            adapter=adapter,
+            width=width,
+            context=context,
+            gpu_layers=gpu_layers,
+            threads=threads,
+            kv=kv,
         )
         self.prompt = prompt
-        self.name = (
-            f"{fingerprint(path)}-{blake2b(repr(prompt).encode(), digest_size=4).hexdigest()}"
-        )
+        files = "-".join(fingerprint(file) for file in (path, adapter) if file)
+        self.name = f"{files}-{blake2b(repr(prompt).encode(), digest_size=4).hexdigest()}"
         self.params = model.params
         self.vocab_size = model.vocab_size
         self.context = model.context
-        self.width = width
+        self.width = model.width
         self.kv = model.kv
         self.device = model.device
         self.threads = model.threads
-        self._loop = DecodeLoop(model, prompt, KVTree(width, model.context, model.cells))
+        self._loop = DecodeLoop(model, prompt, KVTree(model.width, model.context, model.cells))
         self._model = model
         self._worker = Worker(self._loop)
         # At exit too: the interpreter must not take llama.cpp's memory from under its thread.
         self._close = weakref.finalize(self, self._worker.close)
         self._prompt_ids = lru_cache(maxsize=1024)(self._render)
+        self._begins_thinking = prompt.chat and thinks(prompt.render(""))
 
     def sample(
         self,
@@ -93,8 +108,10 @@ class LlamaGenerator:
     ) -> tuple[list[Solution], Usage]:
         """Continue each prefix as its `Sampling` says: see `ttsolve.engine.Generator`.
 
-        A continuation that reaches the end of the context finishes with "length". On Ctrl-C this
-        call's samples are dropped within a second, and the generator stays usable.
+        A continuation that reaches the end of the context finishes with "length". Of the earlier
+        attempts the oldest are left out where they would leave no room for another one: what comes
+        back holds those that were shown. On Ctrl-C this call's samples are dropped within a second,
+        and the generator stays usable.
 
         Raises:
             ProblemTooLong: when a problem leaves no room for a solution.
@@ -105,16 +122,17 @@ class LlamaGenerator:
         for i, (prefix, sampling) in enumerate(zip(prefixes, how, strict=True)):
             if prefix.done:
                 continue
-            request = self._request(prefix, sampling)
+            out[i], request = self._request(prefix, sampling)
             if request is None:
-                out[i] = prefix.grow(finish="length")
+                out[i] = out[i].grow(finish="length")
                 continue
+            request.thinks = thinks(prefix.text, self._begins_thinking)
             place[id(request)] = i
             requests.append(request)
 
         def heard(request: Request) -> None:
             i = place[id(request)]
-            out[i] = prefixes[i].grow(*request.steps, finish=request.finish)
+            out[i] = out[i].grow(*request.steps, finish=request.finish)
             if watch:
                 watch(i, out[i])
 
@@ -148,20 +166,51 @@ class LlamaGenerator:
     ) -> None:
         self.close()
 
-    def _render(self, question: str) -> NDArray[np.int32]:
-        ids = self._model.tokenize(self.prompt.render(question), start=True)
-        if len(ids) >= self.context:
+    def _render(self, question: str, attempts: tuple[str, ...] = ()) -> NDArray[np.int32]:
+        ids = self._model.tokenize(self.prompt.render(question, attempts), start=True)
+        if len(ids) >= self.context and not attempts:  # these can be left out
             raise ProblemTooLong(
                 f"The problem takes {len(ids)} tokens of the generator's context of {self.context} "
                 "and leaves no room for a solution: shorten it, or use a longer context."
             )
         return np.array(ids, np.int32)
 
-    def _request(self, prefix: Solution, how: Sampling) -> Request | None:
-        """What to ask of the loop; None: the prefix fills the context."""
-        ids = self._prompt_ids(prefix.problem.question)
+    def _request(self, prefix: Solution, how: Sampling) -> tuple[Solution, Request | None]:
+        """The prefix as it is shown, and what to ask of the loop; None: it fills the context."""
+        ids = self._before(prefix)
+        while prefix.attempts and not prefix.steps and len(ids) + how.max_tokens > self.context:
+            prefix = replace(prefix, attempts=prefix.attempts[1:])
+            ids = self._before(prefix)
         if prefix.steps:
-            steps = (step.ids or self.tokenize(step.text) for step in prefix.steps)
-            ids = np.concatenate([ids, *(np.array(tokens, np.int32) for tokens in steps)])
+            ids = np.concatenate([ids, self._ids(prefix)])
         room = min(how.max_tokens, self.context - len(ids))
-        return Request(ids, how, room) if room > 0 else None
+        return prefix, Request(ids, how, room) if room > 0 else None
+
+    def _before(self, prefix: Solution) -> NDArray[np.int32]:
+        """The tokens of the prompt: the question before each of the earlier attempts, and again."""
+        question = prefix.problem.question
+        if self.prompt.chat or not prefix.attempts:
+            return self._prompt_ids(question, tuple(attempt.text for attempt in prefix.attempts))
+        # Attempts as they were generated, whatever a tokenizer would make of them: the cache has
+        # them so.
+        again = np.array(self.tokenize(self.prompt.again(question)), np.int32)
+        parts = [part for a in prefix.attempts for part in (self._ids(a, ended=True), again)]
+        return np.concatenate([self._prompt_ids(question, ()), *parts])
+
+    def _ids(self, solution: Solution, ended: bool = False) -> NDArray[np.int32]:
+        """The tokens of a solution's steps; `ended`: with the separator that it may lack."""
+        ids = [token for step in solution.steps for token in step.ids or self.tokenize(step.text)]
+        if ended and not solution.text.endswith(self.prompt.separator):
+            ids += self.tokenize(self.prompt.separator)
+        return np.array(ids, np.int32)
+
+
+def _with_template(prompt: PromptFormat, path: Path) -> PromptFormat:
+    """The format with the chat template of the generator's file."""
+    file = read_gguf(path)
+    if not file.chat_template:
+        raise ModelError(
+            f"{path} has no chat template: give examples for a plain prompt with --few-shot FILE, "
+            "or take `chat` out of its pair.toml."
+        )
+    return chat_format(prompt, file.chat_template, file.bos, file.eos)

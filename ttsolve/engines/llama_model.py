@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import re
 import sys
@@ -15,14 +14,14 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from ttsolve.engines.threads import fastest
 from ttsolve.errors import ModelError, TtsolveError
+from ttsolve.gguf_file import read_gguf
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Layout = Literal["unified", "split"]
 
-KV_BYTES = 2 << 30  # what the cache may take when the caller names no context
-CONTEXT = 4096  # tokens of a sequence, at most, when the caller names none
 BATCH = 512  # tokens of one call of llama_decode
 ABORTED = 2  # llama_decode's word for it
 ERROR = 4  # llama.cpp's log level
@@ -48,36 +47,39 @@ class LlamaModel:
         self,
         path: Path,
         *,
-        width: int,
+        adapter: Path | None = None,
+        width: int | None = None,
         context: int | None = None,
         gpu_layers: int = -1,
         threads: int | None = None,
         kv: Literal["auto", "unified", "split"] = "auto",
     ) -> None:
-        self.width = width
         self.seconds = 0.0
         self._model = _load(path, gpu_layers)
+        self._adapter = _load_adapter(adapter, self._model) if adapter else None
+        file = read_gguf(path)
+        self.width = width or file.width(context)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.params: int = llama_cpp.llama_model_n_params(self._model)
         gpu = _gpu() if gpu_layers else None
         self.kv: Layout = ("unified" if gpu else "split") if kv == "auto" else kv
         self.contiguous = self.kv == "split"
-        self.batch = max(BATCH, width)
-        self._open(path, context)
+        self.batch = max(BATCH, self.width)
+        self._open(path, *file.cache(self.width, context, split=self.contiguous))
         self._reserve_batch()
-        self.threads = threads or self._fastest_threads()
+        self.threads = threads or fastest(self._time)
         llama_cpp.llama_set_n_threads(self._context, self.threads, self.threads)
         self.seconds = 0.0
         self.device = gpu or f"CPU, {self.threads} threads"
         self.pieces = [self._piece(token) for token in range(self.vocab_size)]
-        is_end = functools.partial(llama_cpp.llama_vocab_is_eog, self._vocab)
-        self.ends = np.fromiter(map(is_end, range(self.vocab_size)), bool)
+        is_end = llama_cpp.llama_vocab_is_eog
+        self.ends = np.array([is_end(self._vocab, token) for token in range(self.vocab_size)], bool)
 
-    def _open(self, path: Path, context: int | None) -> None:
+    def _open(self, path: Path, context: int, cells: int) -> None:
         p = llama_cpp.llama_context_default_params()
         p.kv_unified, p.n_seq_max = self.kv == "unified", self.width
-        context, p.n_ctx = self._sizes(context)
+        p.n_ctx = cells
         p.n_batch = p.n_ubatch = self.batch
         p.n_outputs_max = self.width
         p.no_perf = True
@@ -91,24 +93,12 @@ class LlamaModel:
         if not self._context:
             llama_cpp.llama_model_free(self._model)
             raise ModelError(f"{path} does not fit into memory: lower the width or the context.")
+        if self._adapter:
+            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1))
         self._memory = llama_cpp.llama_get_memory(self._context)
         self.context = min(context, llama_cpp.llama_n_ctx_seq(self._context))
         self.cells: int | None = llama_cpp.llama_n_ctx(self._context) if p.kv_unified else None
-
-    def _sizes(self, context: int | None) -> tuple[int, int]:
-        """Tokens of one sequence, and cells of the whole cache."""
-        heads = max(1, llama_cpp.llama_model_n_head(self._model))
-        kv_heads = llama_cpp.llama_model_n_head_kv(self._model)
-        kv_width = llama_cpp.llama_model_n_embd(self._model) * kv_heads // heads
-        # A cell holds a key and a value of 16 bits a layer.
-        affordable = KV_BYTES // max(1, 4 * llama_cpp.llama_model_n_layer(self._model) * kv_width)
-        if context is None:
-            context = min(llama_cpp.llama_model_n_ctx_train(self._model), CONTEXT)
-            if self.kv == "split":
-                context = min(context, max(BATCH, affordable // self.width))
-        if self.kv == "split":
-            return context, context * self.width
-        return context, max(context, min(context * self.width, affordable))
 
     def _reserve_batch(self) -> None:
         """The C arrays of one batch, as NumPy arrays, so that no loop fills them."""
@@ -129,19 +119,6 @@ class LlamaModel:
             seq_id=pointer(self._lane_of, ctypes.POINTER(ctypes.c_int32)),
             logits=pointer(self._wanted, ctypes.c_int8),
         )
-
-    def _fastest_threads(self) -> int:
-        """All cores; one for a model so small, or cores so busy, that they wait for each other."""
-        cores = os.cpu_count() or 1
-        alone = together = 0.0
-        for _ in range(24):  # in turns: other programs come and go
-            alone += self._time(1)
-            if alone > 0.1:  # seconds: no small model
-                return cores
-            together += self._time(cores)
-            if together > 2 * alone + 0.02:
-                return 1
-        return cores if together < 0.9 * alone else 1
 
     def _time(self, threads: int) -> float:
         """Seconds that a small decode takes."""
@@ -166,7 +143,11 @@ class LlamaModel:
         data = text.encode()
         buffer = (ctypes.c_int32 * (len(data) + 8))()
         n = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, len(buffer), start, True)
-        return list(buffer[:n])
+        if start and llama_cpp.llama_vocab_get_add_eos(self._vocab):
+            n -= 1  # what follows belongs to the same text
+        begin = llama_cpp.llama_vocab_bos(self._vocab)
+        twice = start and buffer[:2] == [begin, begin]  # a chat template writes it as well
+        return list(buffer[twice:n])
 
     def decode(
         self, tokens: Ints, at: Ints, sequences: Ints, wanted: NDArray[np.bool_]
@@ -236,6 +217,19 @@ def _load(path: Path, gpu_layers: int) -> Any:
         llama_cpp.llama_model_free(model)
         raise ModelError(f"{path} is no transformer that generates text: use a decoder-only model.")
     return model
+
+
+def _load_adapter(path: Path, model: Any) -> Any:
+    """A LoRA adapter; it is to be loaded before the context is made, and goes with the model."""
+    _errors.clear()
+    adapter = llama_cpp.llama_adapter_lora_init(model, os.fsencode(path))
+    if not adapter:
+        llama_cpp.llama_model_free(model)
+        raise ModelError(
+            f"{path} is no adapter over this generator ({_reason()}): use the one that it was "
+            "trained over."
+        )
+    return adapter
 
 
 def _gpu() -> str | None:

@@ -23,7 +23,8 @@ import onnxruntime as ort
 
 from ttsolve.core import Solution, Step, Usage
 from ttsolve.engines.cuda import cuda_loads, gpu_found
-from ttsolve.engines.prm_reader import NOTES, PUBLISHED, open_reader
+from ttsolve.engines.misfit import Misfits
+from ttsolve.engines.prm_reader import NOTES, PUBLISHED, Reading, open_reader
 from ttsolve.engines.scoretree import Array, Node, Run, ScoreTree, batches, levels
 from ttsolve.errors import ModelError
 from ttsolve.prompts import PromptFormat
@@ -67,21 +68,26 @@ class OnnxVerifier:
         self.name = f"{notes['digest'][:24]}-{layout}"
         self.params = int(notes["params"])
         self.context = self._reader.context  # tokens
+        self.vectors = len(self._reader.tests)  # that are about to be checked
         self._tree = ScoreTree(memory_mb * 2**20)
         self._lock = threading.Lock()
+        self._misfits = Misfits(self.context, self._reader.whole)
+        if self._reader.how:
+            self._misfits.separator(prompt.separator, self._reader.how)
         for test in self._reader.tests:
             [scored], _ = self.score([test.solution])
             test.check(self.tokens(scored), scored.scores, path)
 
     def tokens(self, solution: Solution) -> list[int]:
         """The tokens that the verifier reads of a solution."""
-        nodes = self._tree.path(self._reader.texts(solution)[0], self._reader.encode)
-        return [token for node in nodes for token in node.ids]
+        path = self._tree.path(self._reader.texts(solution)[0], self._reader.encode)
+        return [token for node in path for token in node.ids]
 
     def score(self, solutions: Sequence[Solution]) -> tuple[list[Solution], Usage]:
         """Fill in the score of every step that has none; same order, same length.
 
-        A step that ends beyond the verifier's context scores 0: nothing speaks for it.
+        A step that ends beyond the verifier's context scores 0: nothing speaks for it, and the log
+        says so.
 
         Raises:
             ProblemTooLong: a problem fills the verifier's context by itself.
@@ -91,47 +97,41 @@ class OnnxVerifier:
             computed = 0
             for group in self._groups(solutions):
                 computed += self._compute(group)
-                out += [_filled(solution, nodes) for solution, nodes in group]
+                out += [_filled(one.solution, one.judged) for one in group]
                 self._tree.forget()
             return out, Usage(verifier_tokens=computed)
 
-    def _groups(self, solutions: Iterable[Solution]) -> Iterator[list[tuple[Solution, list[Node]]]]:
+    def _groups(self, solutions: Iterable[Solution]) -> Iterator[list[Reading]]:
         """The solutions with their nodes, as many at once as memory may keep."""
         room = self._tree.limit // self._cell_bytes
         group, tokens = [], 0
         for solution in solutions:
             texts, places = self._reader.texts(solution)
-            nodes = self._tree.path(texts, self._reader.encode)
-            nodes = [nodes[0], *(nodes[place] for place in places)]
-            group.append((solution, nodes))
-            tokens += sum(len(node.ids) for node in nodes if node.past is None)
+            path = self._tree.path(texts, self._reader.encode)
+            group.append(Reading(solution, path, places))
+            tokens += sum(len(node.ids) for node in path if node.past is None)
+            steps = (len(node.ids) for node in path[1:])
+            self._misfits.solution(path[-1].end, longest=max(steps, default=0))
             if tokens > room:
                 yield group
                 group, tokens = [], 0
         yield group
 
-    def _compute(self, group: Iterable[tuple[Solution, list[Node]]]) -> int:
+    def _compute(self, group: Iterable[Reading]) -> int:
         """Compute what the group's scores need; how many tokens that were."""
         todo: dict[Node, None] = {}
         grows: set[Node] = set()  # from where solutions may go on: keys and values worth keeping
-        for solution, nodes in group:
-            todo.update(dict.fromkeys(self._missing(solution, nodes)))
-            ends = solution.done or self._reader.whole
-            grows.update(nodes[:1] if ends else (nodes[0], nodes[-1]))
+        for one in group:
+            todo.update(dict.fromkeys(one.missing(self.context)))
+            # An attempt that has ended stands before the next one of its chain.
+            ends = (one.solution.done and one.solution.chain is None) or self._reader.whole
+            grows.update(one.path[:1] if ends else (one.path[0], one.path[-1]))
         plan = list(levels(todo))
         grows.update(run.first.parent for runs in plan for run in runs if run.first.parent)
         for runs in plan:
             for batch in batches(runs, CELLS):
                 self._compute_batch(batch, grows)
         return sum(len(node.ids) for node in todo)
-
-    def _missing(self, solution: Solution, nodes: list[Node]) -> list[Node]:
-        """The nodes to compute before this solution's steps can all have scores."""
-        asked = 0
-        for i, step in enumerate(solution.steps, start=1):
-            if step.score is None and nodes[i].score is None and nodes[i].end <= self.context:
-                asked = i
-        return [node for node in nodes[: asked + 1] if node.past is None] if asked else []
 
     def _compute_batch(self, runs: list[Run], grows: set[Node]) -> None:
         past = max(run.start for run in runs)
@@ -200,7 +200,7 @@ def _filled(solution: Solution, nodes: list[Node]) -> Solution:
     def scored(step: Step, node: Node) -> Step:
         return step if step.score is not None else replace(step, score=node.score or 0.0)
 
-    steps = (scored(step, node) for step, node in zip(solution.steps, nodes[1:], strict=True))
+    steps = (scored(step, node) for step, node in zip(solution.steps, nodes, strict=True))
     return replace(solution, steps=tuple(steps))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,29 @@ Part = tuple[str, bool]  # a text; True: layout, in which special tokens are rea
 NUMBER = re.compile(r"\AStep \d+:\s*")
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A solution as nodes of the tree."""
+
+    solution: Solution
+    path: Sequence[Node]  # the question and what stands behind it
+    places: Sequence[int]  # for each step, which node of the path has its score
+
+    @property
+    def judged(self) -> list[Node]:
+        """The node of each step."""
+        return [self.path[place] for place in self.places]
+
+    def missing(self, context: int) -> list[Node]:
+        """The nodes to compute before all steps within the context can have scores."""
+        asked = -1
+        for place, step in zip(self.places, self.solution.steps, strict=True):
+            node = self.path[place]
+            if step.score is None and node.score is None and node.end <= context:
+                asked = place
+        return [node for node in self.path[: asked + 1] if node.past is None]
+
+
 class Reader(Protocol):
     """How a verifier reads solutions."""
 
@@ -34,6 +57,11 @@ class Reader(Protocol):
     whole: bool  # it judges solutions, not steps
     key: str  # equal keys, equal tokens
     tests: Sequence[Vector]
+
+    @property
+    def how(self) -> PrmFormat | None:
+        """What the verifier.toml of a published model says."""
+        ...
 
     def texts(self, solution: Solution) -> tuple[list[str], list[int]]:
         """The question and what stands behind it; for each step, which of these has its score."""
@@ -49,10 +77,15 @@ class Reader(Protocol):
 
 
 class OwnReader:
-    """Reads for a verifier that ttsolve trained: the generator's prompt, steps and separator."""
+    """Reads for a verifier that ttsolve trained: the generator's prompt, steps and separator.
+
+    Earlier attempts stand before the solution, the question before each, their steps as those of
+    the solution itself: what was computed of an attempt when it was judged is there for the next.
+    """
 
     read = -1
     whole = False
+    how = None
     tests: Sequence[Vector] = ()
 
     def __init__(self, prompt: PromptFormat, tokenizer: Tokenizer, bos: int, context: int):
@@ -63,11 +96,15 @@ class OwnReader:
         self._bos = bos
 
     def texts(self, solution: Solution) -> tuple[list[str], list[int]]:
-        """The prompt and the steps, each with its separator."""
-        separator = self._prompt.separator
-        steps = [step.text.removesuffix(separator) + separator for step in solution.steps]
-        texts = [self._prompt.render(solution.problem.question), *steps]
-        return texts, list(range(1, len(texts)))
+        """The prompt and the steps of every attempt, the solution last; steps with a separator."""
+        question, separator = solution.problem.question, self._prompt.separator
+        texts = [self._prompt.render(question)]
+        for attempt in solution.attempts:
+            texts += [step.text.removesuffix(separator) + separator for step in attempt.steps]
+            texts.append(self._prompt.again(question))
+        first = len(texts)
+        texts += [step.text.removesuffix(separator) + separator for step in solution.steps]
+        return texts, list(range(first, len(texts)))
 
     def encode(self, text: str, parent: Node) -> list[int]:
         """The tokens of a text alone; a prompt begins with the begin-of-text token."""
@@ -84,7 +121,7 @@ class PrmReader:
         self.whole = how.whole
         self.key = repr(replace(how, vectors={}))
         self.tests: Sequence[Vector] = how.tests
-        self._how = how
+        self.how = how
         self._tokenizer = tokenizer
         marks = sorted(tokenizer.special, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, marks))})" if marks else "()(?!)")
@@ -100,7 +137,7 @@ class PrmReader:
             return [*texts, solution.text.strip()], [1] * len(solution.steps)
         for step in solution.steps:
             text = self._stripped(step.text)
-            if text or self._how.lines:
+            if text or self.how.lines:
                 texts.append(text)
             places.append(len(texts) - 1)
         return texts, places
@@ -110,7 +147,7 @@ class PrmReader:
         before = [node.text for node in (parent, *parent.before()) if node.parent][::-1]
         if not before:
             return _fitting(self._joined(self._laid_out(text, 0)), self.context)
-        if self._how.apart:
+        if self.how.apart:
             return self._apart(text)
         # Tokens at the border depend on what stands before it, but on nothing before a mark.
         near = self._laid_out(before[-1], len(before) - 1)
@@ -118,7 +155,7 @@ class PrmReader:
         return self._joined([*near, *self._laid_out(text, len(before))])[skipped:]
 
     def _stripped(self, text: str) -> str:
-        match self._how.strip:
+        match self.how.strip:
             case "newlines":
                 return text.rstrip("\n")
             case "right":
@@ -127,18 +164,18 @@ class PrmReader:
 
     def _laid_out(self, text: str, number: int) -> list[Part]:
         """The text in its place: the question (number 0) or a step."""
-        layout, place = self._how.prompt, "{question}"
+        layout, place = self.how.prompt, "{question}"
         if number:
-            layout, place = (number == 1 and self._how.first) or self._how.step, "{step}"
+            layout, place = (number == 1 and self.how.first) or self.how.step, "{step}"
         if "{number}" in layout:
             layout, text = layout.replace("{number}", str(number)), NUMBER.sub("", text)
         before, after = layout.split(place)
         return [(before, True), (text, False), (after, True)]
 
     def _apart(self, text: str) -> list[int]:
-        before, after = self._how.step.split("{step}")
+        before, after = self.how.step.split("{step}")
         ids = self._joined([(before, True)])
-        for line in text.split("\n") if self._how.lines else [text]:
+        for line in text.split("\n") if self.how.lines else [text]:
             ids += self._joined([(line, False)]) + self._joined([(after, True)])
         return ids
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ttsolve.core import Finish, Step
 from ttsolve.engine import Sampling
-from ttsolve.prompts import PromptFormat
+from ttsolve.prompts import PromptFormat, thinks
 
 
 @dataclass(eq=False, slots=True)
@@ -26,6 +26,7 @@ class Request:
     begun: int = 0  # position at which the step in hand began
     steps: list[Step] = field(default_factory=list)
     finish: Finish | None = None
+    thinks: bool = False  # the steps so far end within <think>…</think>
     over: bool = False  # it ended while it followed a rollout
     generated: int = 0  # tokens drawn, but for those of rollouts it agreed with
     decoded: int = 0  # prefix tokens computed for it
@@ -47,15 +48,16 @@ class Steps:
 
     A step ends with the first token that completes the separator (which may straddle tokens), after
     some text: blank lines belong to the step after them. Tokens are joined as bytes, so a character
-    may straddle tokens too.
+    may straddle tokens too; a text that ends a solution as well.
     """
 
     def __init__(self, pieces: list[bytes], ends: NDArray[np.bool_], prompt: PromptFormat) -> None:
         self._pieces, self._ends, self._prompt = pieces, ends, prompt
         self._separator = prompt.separator.encode()
-        last = self._separator[-1:]
+        lasts = {text.encode()[-1:] for text in (prompt.separator, *prompt.stop)}
         # [vocabulary]: tokens after which something may have ended; no other needs a look.
-        self.marks = ends | np.fromiter((last in piece for piece in pieces), bool, len(pieces))
+        completes = (any(last in piece for last in lasts) for piece in pieces)
+        self.marks = ends | np.fromiter(completes, bool, len(pieces))
 
     def grow(self, request: Request, ids: list[int], over: bool) -> bool:
         """Add the step that the last of `ids`, the tokens of the step in hand, completes, if any.
@@ -66,9 +68,13 @@ class Steps:
             self.close(request, ids[:-1])
             request.finish = "stop"
             return True
+        if self._prompt.stop and (kept := self._before_stop(ids)) is not None:
+            self.close(request, kept)
+            request.finish = "stop"
+            return True
         if self._separator in self._text(ids).lstrip():
             self.close(request, ids)
-            if self._prompt.ends_solution(request.steps[-1].text):
+            if self._ends_solution(request):
                 request.finish = "stop"
                 return True
             if len(request.steps) == request.how.steps:
@@ -81,13 +87,30 @@ class Steps:
 
     def close(self, request: Request, ids: list[int]) -> None:
         """Make a step of `ids`; a blank one joins the step before it, if there is one."""
-        text = self._text(ids).decode(errors="replace")
+        text = self._decoded(ids)
         if text.strip():
             request.steps.append(Step(text, len(ids), tuple(ids)))
+            request.thinks = thinks(text, request.thinks)
         elif request.steps:
             last = request.steps.pop()
             request.steps.append(Step(last.text + text, last.tokens + len(ids), (*last.ids, *ids)))
         request.begun += len(ids)
+
+    def _ends_solution(self, request: Request) -> bool:
+        return not request.thinks and self._prompt.ends_solution(request.steps[-1].text)
+
+    def _before_stop(self, ids: list[int]) -> list[int] | None:
+        """The tokens before a line that ends the solution; None: there is no such line."""
+        place = self._prompt.stopped(self._decoded(ids))
+        if place is None:
+            return None
+        kept = 0
+        while len(self._decoded(ids[: kept + 1])) <= place:
+            kept += 1
+        return ids[:kept]
+
+    def _decoded(self, ids: list[int]) -> str:
+        return self._text(ids).decode(errors="replace")
 
     def _text(self, ids: list[int]) -> bytes:
         return b"".join([self._pieces[i] for i in ids])

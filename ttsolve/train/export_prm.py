@@ -90,7 +90,8 @@ def export_prm(
             part = Path(name)
             how = _write(part, model, kind, how, dtype)
             report("comparing its scores with those of transformers")
-            OnnxVerifier(part / ONNX, part / TOKENIZER, PromptFormat(), device="cpu")
+            prompt = PromptFormat(separator=how.separator)
+            OnnxVerifier(part / ONNX, part / TOKENIZER, prompt, device="cpu")
             for file in sorted(part.iterdir(), reverse=True):
                 os.replace(file, folder / file.name)
     except OSError as error:
