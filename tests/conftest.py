@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from ttsolve.errors import PairError
-from ttsolve.pair import Pair, load_pair
+from ttsolve.pair import Pair, ReviserFiles, file_sha256, load_pair, write_pair
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,3 +45,24 @@ def pocket() -> Pair:
         return load_pair("pocket")
     except PairError as error:
         pytest.skip(f"the embedded pair is not here: {error}")
+
+
+@pytest.fixture(scope="session")
+def revising(pocket: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The embedded pair with a reviser that says something, whatever it was shown: random weights.
+
+    Its verifier is the pair's own, which then reads the earlier attempts as well.
+    """
+    gguf = pytest.importorskip("gguf_maker")
+    folder = tmp_path_factory.mktemp("pairs") / "revising"
+    folder.mkdir()
+    assert pocket.verifier is not None
+    for name in (pocket.generator.file, pocket.verifier.file, pocket.verifier.tokenizer):
+        shutil.copy(pocket.folder / name, folder / name)
+    shape = replace(gguf.TINY, context=512)
+    reviser = gguf.make_gguf(folder / "babbler.gguf", shape, tokenizer=pocket.generator_path)
+    files = ReviserFiles(reviser.name, file_sha256(reviser), pocket.verifier)
+    sampling = replace(pocket.sampling, max_tokens=40)
+    pair = replace(pocket, name="revising", folder=folder, reviser=files, sampling=sampling)
+    write_pair(pair)
+    return load_pair(folder)

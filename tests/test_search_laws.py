@@ -15,7 +15,7 @@ from ttsolve.engines.llama import LlamaGenerator
 from ttsolve.engines.onnx_prm import OnnxVerifier
 from ttsolve.engines.sim import SimGenerator, SimVerifier
 from ttsolve.pair import Pair
-from ttsolve.solve import open_models
+from ttsolve.solve import open_models, open_reviser
 from ttsolve.strategies import STRATEGIES, BeamSearch, Lookahead, Strategy, strategy_named
 
 N = 6
@@ -35,13 +35,15 @@ class Models:
     sampling: Sampling
     new_verifier: Callable[[], Verifier]
     from_scratch: Callable[[Solution, Sampling], Solution]
-    prompt: Callable[[str], int] | None = None  # tokens of a problem's prompt; None: dice
+    prompt: Callable[[Solution], int] | None = None  # tokens before the first step; None: dice
+    reviser: Generator | None = None
+    revision_verifier: Verifier | None = None
 
     def run(
         self, name: str, n: int = N, question: str = QUESTIONS[0], **engine: object
     ) -> tuple[list[Solution], Engine]:
-        settings = {"generator": self.generator, "verifier": self.verifier, **engine}
-        one = Engine(**{"sampling": self.sampling, **settings})  # type: ignore[arg-type]
+        models = ("generator", "verifier", "reviser", "revision_verifier", "sampling")
+        one = Engine(**{**{name: getattr(self, name) for name in models}, **engine})
         return strategy_named(name, n)(Problem(question), one), one
 
 
@@ -68,17 +70,18 @@ def real(pair: Pair) -> Models:
         assert pair.tokenizer_path is not None
         return OnnxVerifier(pair.verifier_path, pair.tokenizer_path, pair.prompt)
 
-    def prompt(question: str) -> int:
-        return len(generator._render(question))
+    def prompt(prefix: Solution) -> int:
+        return len(generator._before(prefix))
 
-    return Models(generator, verifier, pair.sampling, new_verifier, from_scratch, prompt)
+    revisers = open_reviser(pair) if pair.reviser else (None, None)
+    return Models(generator, verifier, pair.sampling, new_verifier, from_scratch, prompt, *revisers)
 
 
 @pytest.fixture(scope="module", params=["dice", "pair"])
 def models(request: pytest.FixtureRequest) -> Models:
     if request.param == "dice":
         return dice()
-    pair: Pair = request.getfixturevalue("pocket")
+    pair: Pair = request.getfixturevalue("revising")
     return real(pair)
 
 
@@ -169,15 +172,14 @@ def test_never_more_units_than_the_budget(models: Models, name: str, budget: int
 @every_strategy
 def test_every_token_is_on_the_bill_once(models: Models, name: str) -> None:
     """A continuation and its prefix were computed, or found where they had been computed before."""
-    candidates, engine = models.run(name)
+    _, engine = models.run(name)
     grown = [event for event in engine.trace if event.verb != "score"]
     bill = engine.usage
     if models.prompt is None:
         steps = sum(event.child.tokens - event.parent.tokens for event in grown)
         assert bill.generated_tokens == steps
         return
-    prompt = models.prompt(candidates[0].problem.question)
-    tokens = sum(prompt + event.child.tokens for event in grown)
+    tokens = sum(models.prompt(event.child) + event.child.tokens for event in grown)
     billed = bill.generated_tokens + bill.prompt_tokens + bill.reused_tokens
     # A token that only says "this is the end" stands in no step.
     assert tokens <= billed <= tokens + sum(event.child.done for event in grown)
@@ -186,7 +188,8 @@ def test_every_token_is_on_the_bill_once(models: Models, name: str) -> None:
 @every_strategy
 def test_the_verifier_computes_every_step_once(models: Models, name: str) -> None:
     """As many tokens as the whole tree at once takes; and it says the same of each step."""
-    _, engine = models.run(name, verifier=models.new_verifier())
+    judges = {"verifier": models.new_verifier(), "revision_verifier": models.new_verifier()}
+    _, engine = models.run(name, **judges)
     scored = [event.child for event in engine.trace if event.verb == "score"]
     whole, usage = models.new_verifier().score([unscored(solution) for solution in scored])
     for solution, same in zip(scored, whole, strict=True):

@@ -77,12 +77,13 @@ def test_to_json_and_back(name: str) -> None:
     found = tree_of(engine.trace, result)
     assert Tree.from_json(text := found.to_json()) == found
     assert "\n" not in text
-    assert sorted(c for node in found.nodes for c in node.candidates) == list(
-        range(len(result.candidates))
-    )
+    places = [c for node in found.nodes for c in node.candidates]
+    places += [attempt.candidate for chain in found.chains for attempt in chain]
+    assert sorted(places) == list(range(len(result.candidates)))
     samples = [event for event in engine.trace if event.verb == "sample"]
     grown = sum(len(event.child.steps) - len(event.parent.steps) for event in samples)
-    assert sum(node.count for node in found.nodes) == grown
+    in_chains = sum(len(attempt.steps) for chain in found.chains for attempt in chain)
+    assert sum(node.count for node in found.nodes) + in_chains == grown
     assert all(node.parent < number for number, node in enumerate(found.nodes))
 
 

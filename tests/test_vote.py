@@ -1,12 +1,22 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ttsolve.core import Problem, Solution, Step
-from ttsolve.vote import best_of_n, best_of_n_weighted, majority, score_of
+from ttsolve.vote import (
+    best_of_all,
+    best_of_n,
+    best_of_n_weighted,
+    chain_winners,
+    hierarchical,
+    majority,
+    score_of,
+)
 
 PROBLEM = Problem("q")
-VOTES = [best_of_n_weighted, best_of_n, majority]
+VOTES = [best_of_n_weighted, best_of_n, majority, hierarchical]
 
 
 def candidate(answer, *scores, finish="stop"):
@@ -138,3 +148,66 @@ def test_best_of_n_is_the_best_score(ballot):
         assert (
             best_of_n([candidate(*b) for b in ballot]).answer == max(voters, key=lambda v: v[1])[0]
         )
+
+
+# --- chains of revisions ----------------------------------------------------------------------
+
+
+def chained(chain, *candidates):
+    return [replace(one, chain=chain) for one in candidates]
+
+
+def test_chains_vote_first_among_themselves():
+    """The first chain's answer is 5: two of 0.375 outweigh one of 0.5; its winner is the first.
+
+    The others' winners have 7 with 0.25 each; so does a probe, which stands for itself.
+    """
+    five = [candidate("5", 0.375), candidate("5", 0.3125)]
+    candidates = [
+        *chained(0, candidate("8", 0.5), *five),
+        *chained(1, candidate("7", 0.25), candidate(None, 1.0)),
+        *chained(2, candidate("7", 0.25), candidate("6", 0.125)),
+        candidate("5", 0.0625),
+        *chained(3, candidate(None, 1.0)),
+    ]
+    assert chain_winners(candidates) == [candidates[i] for i in (1, 3, 5, 7)]
+    vote = hierarchical(candidates)
+    assert vote.weights == (("7", 0.5, 2), ("5", 0.4375, 2))
+    assert (vote.answer, vote.method, vote.best) == ("7", "hierarchical", candidates[3])
+    assert best_of_n_weighted(candidates).answer == "5"  # one vote of all is another
+
+
+def test_the_attempts_of_a_chain_may_come_in_any_places():
+    one = chained(0, candidate("1", 0.25), candidate("2", 0.5))
+    two = chained(1, candidate("1", 0.375), candidate("3", 0.125))
+    mixed = hierarchical([one[0], two[0], one[1], two[1]])
+    assert mixed == hierarchical([*one, *two])
+
+
+def test_unscored_chains_hold_one_vote_by_majority():
+    """Each chain's own majority would be the first of equals: 1, 1 and 2."""
+    chains = [("1", "2"), ("1", "2"), ("2", "3")]
+    candidates = [c for i, pair in enumerate(chains) for c in chained(i, *map(candidate, pair))]
+    vote = hierarchical(candidates)
+    assert (vote.answer, vote.weights[0], vote.method) == ("2", ("2", 3, 3), "majority")
+
+
+def test_candidates_are_voted_on_as_suits_them():
+    scored, unscored = candidate("1", 0.5), candidate("1")
+    assert best_of_all([scored]).method == "weighted"
+    assert best_of_all([unscored]).method == "majority"
+    assert best_of_all(chained(0, scored)).method == "hierarchical"
+    assert best_of_all(chained(0, unscored)).method == "majority"
+
+
+@given(ballots)
+def test_chains_of_one_vote_as_if_there_were_none(ballot):
+    candidates = [candidate(*each) for each in ballot]
+    alone = [replace(one, chain=i) for i, one in enumerate(candidates)]
+    plain, chains = best_of_n_weighted(candidates), hierarchical(alone)
+    assert (chains.answer, chains.share, chains.weights) == (
+        plain.answer,
+        plain.share,
+        plain.weights,
+    )
+    assert hierarchical(candidates) == replace(plain, method=hierarchical(candidates).method)

@@ -19,7 +19,7 @@ from ttsolve.pair import Pair
 from ttsolve.policy import PAPER, Policy, planned_within, policy_of
 from ttsolve.solve import aggregation_of
 from ttsolve.strategies import STRATEGIES, Strategy, one_of, strategy_named
-from ttsolve.vote import Aggregation, best_of_n_weighted, score_of
+from ttsolve.vote import Aggregation, best_of_all, score_of
 
 INDEPENDENT = ("best-of-n", "majority")  # their samples know nothing of each other
 FIRST_LOOK = 4  # samples, where the policy has no probe
@@ -96,7 +96,7 @@ class Auto:
         calibration = self.policy.calibration(strategy)
         if calibration is None or not found:
             return False
-        vote = best_of_n_weighted(found, self.aggregation, self.mark)
+        vote = best_of_all(found, self.aggregation, self.mark)
         if vote.best is None:
             return False
         score = score_of(vote.best, self.aggregation)

@@ -48,7 +48,8 @@ class Solution:
     finish: Finish | None = (
         None  # "stop": it ended by itself; "length", "budget": it was cut; None: a prefix
     )
-    attempts: tuple[Solution, ...] = ()  # earlier answers shown to the generator (revisions)
+    attempts: tuple[Solution, ...] = ()  # earlier answers it was shown, oldest first (revisions)
+    chain: int | None = None  # the chain of revisions it stands in, 0, 1, …; None: in none
 
     @property
     def done(self) -> bool:
@@ -116,3 +117,4 @@ class Result:
     pair: str = ""
     usage: Usage = Usage()
     interrupted: bool = False  # Ctrl-C ended the run; the answer is the best of what there was
+    votes: tuple[tuple[str, float, int], ...] = ()  # (answer, weight, candidates), winner first

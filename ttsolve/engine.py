@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from ttsolve.core import Solution, Usage
 
+Model = TypeVar("Model")
 Watch = Callable[[int, Solution], None]  # called with (index of the prefix, what it grew into)
 
 
@@ -89,10 +90,17 @@ class Event:
 
 @dataclass
 class Engine:
-    """One run of one problem: the two verbs, with its seed, its budget and its bill."""
+    """One run of one problem: the two verbs, with its seed, its budget and its bill.
+
+    What stands in a chain of revisions is grown by the reviser and judged by its verifier, which
+    read the earlier attempts; where there is none, by the generator, and by the verifier, which
+    reads each attempt alone.
+    """
 
     generator: Generator
     verifier: Verifier | None = None
+    reviser: Generator | None = None
+    revision_verifier: Verifier | None = None
     seed: int = 0
     sampling: Sampling = Sampling()  # the pair's defaults; steps and temperature vary by call
     budget: int = 2**31  # units: generations, as the paper counts them
@@ -136,8 +144,7 @@ class Engine:
     ) -> list[Solution]:
         started = time.perf_counter()
         out = list(prefixes)
-        live: list[int] = []
-        how: list[Sampling] = []
+        how: dict[int, Sampling] = {}  # of those to be continued, by their place
         units = 0
         for i, prefix in enumerate(prefixes):
             if prefix.done:
@@ -147,41 +154,38 @@ class Engine:
                 out[i] = replace(prefix, finish="budget")
                 continue
             units += cost
-            live.append(i)
-            seed = self._next_seed(prefix.problem.question)
-            how.append(replace(sampling, seed=seed))
+            how[i] = replace(sampling, seed=self._next_seed(prefix.problem.question))
+        for model, places in _shared_out(how, prefixes, self.generator, self.reviser):
 
-        def watch(lane: int, solution: Solution) -> None:
-            self._happened(Event(verb, prefixes[live[lane]], solution))
+            def watch(lane: int, solution: Solution, places: list[int] = places) -> None:
+                self._happened(Event(verb, prefixes[places[lane]], solution))
 
-        grown, usage = self.generator.sample([out[i] for i in live], how, watch, self.stop)
-        for i, solution in zip(live, grown, strict=True):
-            out[i] = solution
-        computed = usage.generated_tokens + usage.prompt_tokens
-        self.usage += replace(
-            usage,
-            units=units,
-            seconds=time.perf_counter() - started,
-            generator_flops=2.0 * self.generator.params * computed,
-        )
+            some, drawn = [out[i] for i in places], [how[i] for i in places]
+            grown, usage = model.sample(some, drawn, watch, self.stop)
+            for i, solution in zip(places, grown, strict=True):
+                out[i] = solution
+            computed = usage.generated_tokens + usage.prompt_tokens
+            self.usage += replace(usage, generator_flops=2.0 * model.params * computed)
+        self.usage += Usage(units=units, seconds=time.perf_counter() - started)
         return out
 
     def score(self, solutions: Sequence[Solution]) -> list[Solution]:
         """Fill in the score of every step that has none; without a verifier, change nothing."""
-        if self.verifier is None:
-            return list(solutions)
         started = time.perf_counter()
         out = list(solutions)
         new = [i for i, s in enumerate(out) if any(step.score is None for step in s.steps)]
-        scored, usage = self.verifier.score([out[i] for i in new])
-        for i, solution in zip(new, scored, strict=True):
-            self._happened(Event("score", out[i], solution))
-            out[i] = solution
-        self.usage += replace(
-            usage,
-            seconds=time.perf_counter() - started,
-            verifier_flops=2.0 * self.verifier.params * usage.verifier_tokens,
-        )
+        for verifier, places in _shared_out(new, out, self.verifier, self.revision_verifier):
+            shown = [out[i] for i in places]
+            if verifier is self.verifier:  # it never learnt to read earlier attempts
+                shown = [replace(solution, attempts=()) for solution in shown]
+            scored, usage = verifier.score(shown)
+            for i, solution in zip(places, scored, strict=True):
+                judged = replace(solution, attempts=out[i].attempts)
+                self._happened(Event("score", out[i], judged))
+                out[i] = judged
+            flops = 2.0 * verifier.params * usage.verifier_tokens
+            self.usage += replace(usage, verifier_flops=flops)
+        self.usage += Usage(seconds=time.perf_counter() - started)
         return out
 
     def _happened(self, event: Event) -> None:
@@ -192,6 +196,19 @@ class Engine:
     def _next_seed(self, question: str) -> int:
         self._lane += 1
         return sample_seed(self.seed, question, self._lane - 1)
+
+
+def _shared_out(
+    places: Iterable[int], solutions: Sequence[Solution], first: Model | None, revises: Model | None
+) -> Iterator[tuple[Model, list[int]]]:
+    """Which of the places in `solutions` are whose: chains are `revises`'s, if there is one."""
+    mine: list[int] = []
+    chains: list[int] = []
+    for i in places:
+        (mine if revises is None or solutions[i].chain is None else chains).append(i)
+    for model, some in ((first, mine), (revises, chains)):
+        if model is not None and some:
+            yield model, some
 
 
 def sample_seed(run: int, question: str, lane: int) -> int:

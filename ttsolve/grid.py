@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 
 from ttsolve.auto import INDEPENDENT, Auto
 from ttsolve.errors import UsageError
@@ -64,17 +65,28 @@ def sizes(strategy: str, budgets: Sequence[int]) -> list[int]:
     """The budgets for which the strategy has a size.
 
     Raises:
-        UsageError: when it has none for the largest, or there is none of its name.
+        UsageError: when it has none for any of them, or there is none of its name.
     """
     if strategy.partition(":")[0] == Auto.name:
         return list(budgets)
-    planned(strategy, budgets[-1])
     able = []
     for budget in budgets:
         with suppress(UsageError):
             planned(strategy, budget)
             able.append(budget)
+    if not able:
+        planned(strategy, budgets[-1])  # which says why
     return able
+
+
+def ratios(budgets: Sequence[int]) -> list[str]:
+    """The ratios of chains whose number and length are powers of two, as "1:4": the paper's grid.
+
+    The most parallel come first.
+    """
+    powers = [1 << i for i in range(budgets[-1].bit_length())]
+    found = {Fraction(a, b) for a in powers for b in powers if a * b in budgets}
+    return [f"{ratio.numerator}:{ratio.denominator}" for ratio in sorted(found)]
 
 
 def as_record(row: Row) -> dict[str, object]:

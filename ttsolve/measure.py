@@ -70,6 +70,22 @@ def paired(a: Floats, b: Floats, seed: int = 0) -> Estimate:
     return mean(a - b, seed)
 
 
+def ratio(part: Floats, whole: Floats, seed: int = 0) -> Estimate:
+    """The sum of one number a problem as a part of another's sum; nan where that is 0.
+
+    n is the sum of `whole`; the bootstrap is over problems.
+    """
+    total = float(whole.sum())
+    if not total:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(part.size, np.full(part.size, 1 / part.size), size=BOOTSTRAP)
+    parts, wholes = counts @ part, counts @ whole
+    drawn = parts[wholes > 0] / wholes[wholes > 0]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return Estimate(float(part.sum()) / total, float(low), float(high), round(total))
+
+
 def wilson(right: int, total: int) -> Estimate:
     """A proportion of independent trials, with Wilson's score interval."""
     if not total:

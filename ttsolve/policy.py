@@ -29,7 +29,7 @@ from ttsolve.difficulty import bin_of
 from ttsolve.errors import UsageError
 from ttsolve.files import write_whole
 from ttsolve.pair import Pair
-from ttsolve.strategies import BestOfN, Strategy, strategy_named
+from ttsolve.strategies import BestOfN, Revisions, Strategy, read_settings, strategy_named
 from ttsolve.toml import Place
 
 FILE = "policy.toml"
@@ -58,6 +58,7 @@ class Policy:
     choices: tuple[Choice, ...]  # by rising budget
     generator: str = ""  # sha256 of the models it was fitted for
     verifier: str = ""
+    reviser: str = ""  # "": no choice revises
     calibrations: tuple[Calibration, ...] = ()
     stops: tuple[Stop, ...] = ()  # by rising promise
     fitted_on: tuple[str, ...] = ()  # the problems, by `content_hash`
@@ -99,7 +100,8 @@ def policy_of(pair: Pair) -> Policy:
     if not pair.generator.sha256 or not file.is_file():
         return PAPER
     policy = read_policy(file)
-    if (policy.generator, policy.verifier) != models_of(pair):
+    *models, reviser = models_of(pair)
+    if [policy.generator, policy.verifier] != models or policy.reviser not in ("", reviser):
         return replace(PAPER, about=f"{PAPER.about}; {file} was fitted for other models")
     return policy
 
@@ -126,9 +128,19 @@ def write_policy(policy: Policy, file: Path) -> None:
     write_whole(file, toml.dump(policy))
 
 
-def models_of(pair: Pair) -> tuple[str, str]:
-    """The sha256 of the pair's generator and verifier; "": there is none, or it is unknown."""
-    return pair.generator.sha256, pair.verifier.sha256 if pair.verifier else ""
+def models_of(pair: Pair) -> tuple[str, str, str]:
+    """The sha256 of the pair's generator, verifier and reviser; "": none, or it is unknown."""
+    verifier = pair.verifier.sha256 if pair.verifier else ""
+    return pair.generator.sha256, verifier, pair.reviser.sha256 if pair.reviser else ""
+
+
+def bound_to(policy: Policy, pair: Pair) -> Policy:
+    """The policy, saying that it was fitted for the models of this pair."""
+    generator, verifier, reviser = models_of(pair)
+    chosen = (text for choice in policy.choices for text in choice.strategies)
+    revises = any(read_plan(text)[0] == Revisions.name for text in chosen)
+    reviser = reviser if revises else ""
+    return replace(policy, generator=generator, verifier=verifier, reviser=reviser)
 
 
 def read_plan(text: str) -> tuple[str, dict[str, object]]:
@@ -157,10 +169,23 @@ def planned(text: str, budget: int) -> Strategy:
     return strategy_named(name, budget, settings)
 
 
-def planned_within(text: str, budget: int) -> Strategy:
-    """The strategy, or best-of-N where the budget is too small for it."""
+def planned_near(text: str, budget: int) -> Strategy:
+    """As `planned`; revisions of a ratio that the budget has no chains for have one near to it."""
     try:
         return planned(text, budget)
+    except UsageError:
+        name, given = read_plan(text)
+        ratio = given.pop("ratio", None)
+        if name != Revisions.name or ratio is None or {"chains", "length"} & given.keys():
+            raise
+        settings = read_settings(Revisions, {"ratio": ratio, **given})
+        return Revisions.near(budget, **settings)
+
+
+def planned_within(text: str, budget: int) -> Strategy:
+    """As `planned_near`, or best-of-N where the budget is too small."""
+    try:
+        return planned_near(text, budget)
     except UsageError:
         return BestOfN(budget)
 
@@ -178,7 +203,7 @@ def shared(problems: Iterable[Problem], hashes: Collection[str]) -> list[Problem
 
 def _is_planned(text: str) -> bool:
     try:
-        planned(text, LARGE)
+        planned_near(text, LARGE)
     except UsageError:
         return False
     return True

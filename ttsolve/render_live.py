@@ -1,4 +1,6 @@
-"""The live line of a search: its round, the beams alive, the best score among them."""
+"""The live line of a search, its round, the beams alive, the best score among them; and of chains
+of revisions, a line for each.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,19 @@ from collections.abc import Callable
 
 from rich.text import Text
 
+from ttsolve.answers import answer_of
+from ttsolve.core import Solution
 from ttsolve.engine import Event
-from ttsolve.render import LiveLine
+from ttsolve.render import LiveLine, printable
 from ttsolve.strategies import Strategy
+
+CHAINS = 8  # lines, at most
+ATTEMPTS = 5  # of each chain, the last
 
 
 def live_line(strategy: Strategy, samples: int, mark: str) -> LiveLine:
     """The live line that suits the strategy."""
-    return (SearchLine if strategy.ranks_steps else LiveLine)(samples, mark)
+    return (SearchLine if strategy.ranks_steps else ChainLines)(samples, mark)
 
 
 class SearchLine(LiveLine):
@@ -47,3 +54,37 @@ class SearchLine(LiveLine):
         if self.best is not None:
             text.append(f" · best score {self.best:.2f}")
         return text.append(f" · {self.rate():,.0f} tokens/s")
+
+
+class ChainLines(LiveLine):
+    """A live line that becomes one for each chain, where there are chains: each attempt's answer,
+    and its score as soon as it has one."""
+
+    def __init__(self, samples: int, mark: str, clock: Callable[[], float] = time.perf_counter):
+        self.chains: dict[int, list[Solution]] = {}
+        super().__init__(samples, mark, clock)
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if event.child.chain is None:
+            return
+        chain = self.chains.setdefault(event.child.chain, [])
+        if event.verb == "score" and chain:
+            chain.pop()  # the same attempt, not yet scored
+        chain.append(event.child)
+
+    def line(self) -> Text:
+        """What the lines say now."""
+        text = super().line()
+        text.no_wrap, text.overflow = True, "ellipsis"
+        for number, chain in sorted(self.chains.items())[:CHAINS]:
+            text.append(f"\nchain {number + 1:<2}", style="bold")
+            for i, attempt in enumerate(chain[-ATTEMPTS:]):
+                text.append(" → " if i else " … " if len(chain) > ATTEMPTS else " ")
+                answer = answer_of(attempt, self.mark)
+                text.append("?" if answer is None else printable(answer)[:24])
+                score = attempt.steps[-1].score if attempt.steps else None
+                text.append(f" {score:.2f}" if score is not None else "", style="dim")
+        if (more := len(self.chains) - CHAINS) > 0:
+            text.append(f"\n… {more} more", style="dim")
+        return text

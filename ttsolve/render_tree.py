@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ttsolve.render import colored, printable
+from ttsolve.render_chains import show_chains
 from ttsolve.tree import Tree
 
 WHOLE = 40  # nodes: a tree of no more is shown whole
@@ -20,22 +21,27 @@ AHEAD = ", → where its rollout ends"
 
 
 def show_tree(tree: Tree, *, whole: bool = False) -> None:
-    """The tree. `whole` shows every node; else a large tree is cut down along the winner's way."""
+    """The tree, or chains. `whole` shows everything; else what is large is cut down to the winner's
+    way."""
     # A terminal wraps long steps behind their branch; a pipe gets every line whole.
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
-    whole = whole or len(tree.nodes) <= WHOLE
+    whole = whole or len(tree.nodes) + sum(map(len, tree.chains)) <= WHOLE
     picture = rich.tree.Tree(Text(printable(tree.question), style="bold"), guide_style="dim")
     _Drawing(tree, whole).grow(picture)
     out.print(picture)
-    ahead = any(node.value is not None for node in tree.nodes)
-    out.print(Text(LEGEND + AHEAD * ahead, style="dim"))
+    if len(tree.nodes) > 1 or not tree.chains:
+        ahead = any(node.value is not None for node in tree.nodes)
+        out.print(Text(LEGEND + AHEAD * ahead, style="dim"))
+    if tree.chains:
+        show_chains(out, tree, whole=whole)
     out.print(Text(f"{tree.strategy}: {printable(_settings(tree))}"))
     answer = "(no answer)" if tree.answer is None else printable(tree.answer)
     out.print(Text.assemble("answer ", (answer, "bold"), f", {tree.share:.2f} of the vote"))
 
 
 def _settings(tree: Tree) -> str:
-    shown = {key: value for key, value in tree.settings.items() if key != "verifier"}
+    hidden = ("verifier", "revision_verifier")
+    shown = {k: v for k, v in tree.settings.items() if k not in hidden and v != ""}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 

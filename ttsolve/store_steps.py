@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -62,6 +63,13 @@ def grow_path(parent: str, steps: Iterable[Step]) -> list[str]:
 @lru_cache(maxsize=8192)  # a step is named when it is looked for, kept, scored and voted on
 def _step_id(parent: str, text: str, tokens: int, ids: tuple[int, ...]) -> str:
     return digest(parent, text, tokens, ids)
+
+
+def shown(prefix: Solution, root: str | None) -> Solution:
+    """The prefix with the attempts that this root has: the oldest may have been left out."""
+    while root is not None and root_id(prefix) != root and prefix.attempts:
+        prefix = replace(prefix, attempts=prefix.attempts[1:])
+    return prefix
 
 
 def root_row(solution: Solution) -> Row:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from ttsolve.core import Solution, Step, Usage
 from ttsolve.engine import Generator, Sampling, Verifier, Watch
 from ttsolve.store import Grown, SampleKey, Store
-from ttsolve.store_steps import canonical, path, root_row
+from ttsolve.store_steps import canonical, path, root_id, root_row, shown
 
 AT_ONCE = 64  # solutions the verifier is given between two commits
 
@@ -53,7 +53,8 @@ class StoredGenerator:
 
         def settle(key: SampleKey, grown: Grown, tell: bool = True) -> None:
             for i in places[key]:
-                out[i] = prefixes[i].grow(*grown.steps, finish=grown.finish)
+                prefix = shown(prefixes[i], grown.shown)
+                out[i] = prefix.grow(*grown.steps, finish=grown.finish)
                 if tell and watch:
                     watch(i, out[i])
 
@@ -150,7 +151,9 @@ class StoredVerifier:
 
 
 def _grown(prefix: Solution, solution: Solution) -> Grown:
-    return Grown(solution.steps[len(prefix.steps) :], solution.finish)
+    less = len(solution.attempts) < len(prefix.attempts)
+    root = root_id(solution) if less else None
+    return Grown(solution.steps[len(prefix.steps) :], solution.finish, root)
 
 
 def _unscored(solution: Solution) -> int:

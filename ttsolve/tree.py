@@ -2,6 +2,7 @@
 
 Made from a run's trace and its result; to JSON and back. Equal steps after equal prefixes are one
 node. Rollouts are no part of the tree: they only lend their last score to the node they judge.
+Chains of revisions stand beside the tree, attempt for attempt.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from ttsolve.core import Result, Solution
 from ttsolve.engine import Event
+from ttsolve.vote import Aggregation, chain_winners
 
 Path = tuple[str, ...]  # the texts of a prefix's steps
 
@@ -31,6 +33,17 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt of a chain of revisions."""
+
+    candidate: int  # its place in the result
+    steps: tuple[tuple[str, float | None], ...]  # texts and scores
+    shown: int  # how many attempts before it were shown
+    finish: str | None
+    wins: bool = False  # within its chain
+
+
+@dataclass(frozen=True, slots=True)
 class Tree:
     """A run; its nodes are in an order in which each comes after its parent. The root is node 0."""
 
@@ -41,6 +54,7 @@ class Tree:
     settings: dict[str, Any]
     winner: int | None  # the candidate whose solution is shown as the answer's
     nodes: tuple[Node, ...]
+    chains: tuple[tuple[Attempt, ...], ...] = ()
 
     def children(self) -> list[list[int]]:
         """The numbers of the nodes behind each node, in the order of the nodes."""
@@ -60,6 +74,14 @@ class Tree:
             number = self.nodes[number].parent
         return way
 
+    def steps_of(self, candidate: int | None) -> list[tuple[str, float | None]]:
+        """The texts and scores of a candidate's steps; of none when there is none."""
+        for attempt in (attempt for chain in self.chains for attempt in chain):
+            if attempt.candidate == candidate:
+                return list(attempt.steps)
+        way = sorted(self.way_to(candidate))[1:]  # a step's number follows its prefix's
+        return [(self.nodes[number].text, self.nodes[number].score) for number in way]
+
     def to_json(self) -> str:
         """The tree as one line of JSON; what a node does not have is left out."""
         usual = asdict(Node())
@@ -68,6 +90,7 @@ class Tree:
             {key: value for key, value in asdict(node).items() if value != usual[key]}
             for node in self.nodes
         ]
+        record["chains"] = [[asdict(attempt) for attempt in chain] for chain in self.chains]
         return json.dumps(record, allow_nan=False)
 
     @classmethod
@@ -78,13 +101,19 @@ class Tree:
             Node(**{**node, "candidates": tuple(node.get("candidates", ()))})
             for node in record.pop("nodes")
         )
-        return cls(**record, nodes=tuple(nodes))
+        chains = (tuple(map(_attempt, chain)) for chain in record.pop("chains", ()))
+        return cls(**record, nodes=tuple(nodes), chains=tuple(chains))
 
 
-def tree_of(trace: Sequence[Event], result: Result) -> Tree:
-    """The tree of a run, from what happened in it and what came of it."""
+def tree_of(trace: Sequence[Event], result: Result, mark: str = "Answer:") -> Tree:
+    """The tree of a run, from what happened in it and what came of it.
+
+    mark: how an answer is marked, for the winners within chains.
+    """
     growing = _Growing()
     for event in trace:
+        if event.child.chain is not None:
+            continue
         if event.verb == "sample":
             growing.sampled(event.parent, event.child)
         elif event.verb == "rollout":
@@ -92,7 +121,8 @@ def tree_of(trace: Sequence[Event], result: Result) -> Tree:
         else:
             growing.scored(event.child)
     for place, candidate in enumerate(result.candidates):
-        growing.ended(place, candidate)
+        if candidate.chain is None:
+            growing.ended(place, candidate)
     return Tree(
         question=result.problem.question,
         answer=result.answer,
@@ -101,7 +131,26 @@ def tree_of(trace: Sequence[Event], result: Result) -> Tree:
         settings=result.settings,
         winner=result.candidates.index(result.best) if result.best else None,
         nodes=tuple(growing.nodes),
+        chains=_chains(result, mark),
     )
+
+
+def _chains(result: Result, mark: str) -> tuple[tuple[Attempt, ...], ...]:
+    by = cast(Aggregation, result.settings.get("aggregation", "last"))
+    won = [id(winner) for winner in chain_winners(result.candidates, by, mark)]
+    held = result.settings.get("vote") == "hierarchical"
+    chains: dict[int, list[Attempt]] = {}
+    for place, candidate in enumerate(result.candidates):
+        if candidate.chain is not None:
+            steps = tuple((step.text, step.score) for step in candidate.steps)
+            wins = held and id(candidate) in won
+            attempt = Attempt(place, steps, len(candidate.attempts), candidate.finish, wins)
+            chains.setdefault(candidate.chain, []).append(attempt)
+    return tuple(map(tuple, chains.values()))
+
+
+def _attempt(record: dict[str, Any]) -> Attempt:
+    return Attempt(**{**record, "steps": tuple((text, score) for text, score in record["steps"])})
 
 
 class _Growing:

@@ -1,4 +1,5 @@
-"""Choose among candidates: best-of-N weighted, best-of-N, majority (paper section 5.1, appendix E).
+"""Choose among candidates: best-of-N weighted, best-of-N, majority (paper section 5.1, appendix E);
+and among chains of revisions (section 6.1).
 
 Every vote first gathers the candidates into classes of one answer; candidates without an answer do
 not vote. Between classes of equal weight the higher best score decides, then who came first. So
@@ -16,7 +17,7 @@ from ttsolve.answers import answer_of, group
 from ttsolve.core import Solution
 
 Aggregation = Literal["last", "min", "prod"]
-Method = Literal["weighted", "best", "majority"]
+Method = Literal["weighted", "best", "majority", "hierarchical"]
 Voter = tuple[float, str, Solution]  # score (0: none), answer, candidate
 
 
@@ -72,6 +73,43 @@ def majority(
 ) -> Vote:
     """The most frequent answer; scores, where there are any, only break ties."""
     return _vote(candidates, by, mark, "majority", len)
+
+
+def hierarchical(
+    candidates: Sequence[Solution], by: Aggregation = "last", mark: str = "Answer:"
+) -> Vote:
+    """Best-of-N weighted within each chain of revisions, then among the chains' winners.
+
+    A candidate that stands in no chain (a probe) is a chain of one. Without scores it is one vote
+    by majority among all candidates: majorities of short chains say little.
+    """
+    answered = [c for c in candidates if answer_of(c, mark) is not None]
+    if any(score_of(candidate, by) is None for candidate in answered):
+        return majority(candidates, by, mark)
+    return _vote(chain_winners(candidates, by, mark), by, mark, "hierarchical", math.fsum)
+
+
+def best_of_all(
+    candidates: Sequence[Solution], by: Aggregation = "last", mark: str = "Answer:"
+) -> Vote:
+    """The vote that suits the candidates: majority without scores, hierarchical with chains."""
+    if all(score_of(candidate, by) is None for candidate in candidates):
+        return majority(candidates, by, mark)
+    if any(candidate.chain is not None for candidate in candidates):
+        return hierarchical(candidates, by, mark)
+    return best_of_n_weighted(candidates, by, mark)
+
+
+def chain_winners(
+    candidates: Sequence[Solution], by: Aggregation = "last", mark: str = "Answer:"
+) -> list[Solution]:
+    """Of each chain with an answer the highest-scored candidate that gives the chain's answer."""
+    chains: dict[object, list[Solution]] = {}
+    for i, candidate in enumerate(candidates):
+        key = f"alone {i}" if candidate.chain is None else candidate.chain
+        chains.setdefault(key, []).append(candidate)
+    winners = (best_of_n_weighted(chain, by, mark).best for chain in chains.values())
+    return [winner for winner in winners if winner is not None]
 
 
 def _vote(

@@ -16,6 +16,7 @@ from ttsolve.errors import UsageError
 from ttsolve.strategies.beam import BeamSearch, Lookahead
 from ttsolve.strategies.best_of_n import BestOfN, Majority
 from ttsolve.strategies.dvts import Dvts
+from ttsolve.strategies.revisions import Revisions
 from ttsolve.strategies.settings import one_of, read_settings
 
 
@@ -31,12 +32,12 @@ class Strategy(Protocol):
         ...
 
     @classmethod
-    def sized(cls, budget: int, **settings: int) -> Self:
+    def sized(cls, budget: int, **settings: Any) -> Self:
         """The strategy that spends `budget` units."""
         ...
 
 
-ALL: tuple[type[Strategy], ...] = (BestOfN, Majority, BeamSearch, Lookahead, Dvts)
+ALL: tuple[type[Strategy], ...] = (BestOfN, Majority, BeamSearch, Lookahead, Dvts, Revisions)
 STRATEGIES = {strategy.name: strategy for strategy in ALL}
 
 
@@ -61,7 +62,9 @@ __all__ = [
     "Dvts",
     "Lookahead",
     "Majority",
+    "Revisions",
     "Strategy",
     "one_of",
+    "read_settings",
     "strategy_named",
 ]
