@@ -32,6 +32,7 @@ from ttsolve.store import Store
 from ttsolve.strategies import BestOfN
 
 N = 20
+PUBLISHED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 def entries(count: int = N) -> list[Entry]:
@@ -216,7 +217,7 @@ def test_given_up_everything_in_flight_ends_first() -> None:
 def solver_of(generator: Any, budget: int = 4, **how: Any) -> Solver:
     models = StoredPair(SIM, Store(None), lambda: (generator, sim.SimVerifier()))
     new_engine = partial(Engine, models.generator, models.verifier, budget=budget, **how)
-    return Solver(SIM, BestOfN(budget), models, new_engine)
+    return Solver(BestOfN(budget), models, new_engine)
 
 
 def test_the_record_of_a_problem() -> None:
@@ -390,6 +391,43 @@ def test_a_bad_line_is_an_error_record_and_exit_code_1(run: Run) -> None:
         *((1, None), ("x", 2), (3, 3), (4, None)),
     ]
     assert "2 answers, 2 errors" in run.err
+
+
+def test_a_file_that_has_seen_better_days(run: Run) -> None:
+    """A BOM, Windows line ends, no UTF-8, a NUL, 10 MB on a line, an id twice, no last line end."""
+    lines = [
+        b'\xef\xbb\xbf{"id": "x", "question": "one"}',
+        b'{"question": "\xff"}',
+        b"",
+        b'{"question": "a \\u0000 NUL"}',
+        b'{"question": "' + b"1 + " * 2_500_000 + b'1"}',
+        b'{"id": "x", "question": "two"}',
+    ]
+    run(*SIMULATED, stdin=b"\r\n".join(lines))
+    assert run.code == 1
+    assert [(record["id"], record.get("line")) for record in run.records] == [
+        *(("x", None), (2, 2), (4, 4), (5, 5), ("x", None)),
+    ]
+    errors = [record["error"] for record in run.records if "error" in record]
+    for error, word in zip(errors, ("UTF-8", "NUL", "1,048,576 bytes"), strict=True):
+        assert word in error
+    assert "2 answers, 3 errors" in run.err
+
+
+@pytest.mark.skipif(
+    not PUBLISHED.is_dir(), reason="the published data sets are not beside the checkout"
+)
+@pytest.mark.parametrize(("name", "answer"), [("gsm8k_test.jsonl", "18"), ("math500.jsonl", "42")])
+def test_published_files_are_graded(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, answer: str
+) -> None:
+    """By dice that often give an answer which is that of at least one of the first problems."""
+    monkeypatch.setattr(sim, "RIGHT_ANSWER", answer)
+    run(*SIMULATED, "--limit", "50", stdin=(PUBLISHED / name).read_bytes())
+    assert run.code == 0
+    assert len(run.records) == 50
+    assert {record["correct"] for record in run.records} == {True, False}
+    assert " of 50 correct (" in run.err
 
 
 def test_an_empty_input_is_no_error(run: Run, tmp_path: Path) -> None:

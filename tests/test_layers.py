@@ -11,7 +11,10 @@ import pytest
 import ttsolve
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("llama_cpp", "onnxruntime", "torch", "sympy", "math_verify", "numpy", "sqlite_utils")
+HEAVY = (
+    *("llama_cpp", "onnxruntime", "torch", "sympy", "math_verify", "numpy", "sqlite_utils"),
+    "prompt_toolkit",
+)
 
 
 def test_imports_point_downward() -> None:
@@ -48,6 +51,7 @@ def test_each_runtime_has_one_door() -> None:
         "typer": {path.name for path in package.glob("*cli*.py")},
         "rich": {path.name for path in package.glob("render*.py")},
         "sqlite_utils": {path.name for path in package.glob("store*.py")},
+        "prompt_toolkit": {"line_editor.py"},
     }
     for runtime, allowed in doors.items():
         users = {

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlite_utils import Migrations
 
 import ttsolve
+from ttsolve import store_open, store_schema
 from ttsolve.core import Finish, Problem, Result, Solution, Step, Usage
 from ttsolve.engine import Engine
 from ttsolve.engines.sim import SimGenerator, SimVerifier
@@ -216,6 +218,31 @@ def test_a_finished_run_stays_finished(file: Path) -> None:
         assert (store.run(other).status, store.candidates(other)) == ("interrupted", [])
 
 
+def test_a_run_that_fails_says_why_until_it_succeeds(file: Path) -> None:
+    engine = Engine(SimGenerator(), SimVerifier(), budget=4)
+    with Store(file) as store:
+        run = store.begin_run(PROBLEM, engine, BestOfN(4), SIM)
+        assert run is not None
+        with pytest.raises(UsageError), store.noting_errors(run):
+            raise UsageError("Too long: shorten it.")
+        assert (store.run(run).status, store.run(run).error) == ("failed", "Too long: shorten it.")
+        again, result = solved(store)
+        assert (again, store.run(run).status, store.run(run).error) == (run, "done", None)
+        assert store.run(run).votes == result.votes
+        with pytest.raises(ZeroDivisionError), store.noting_errors(run):
+            raise ZeroDivisionError
+        assert store.run(run).status == "done"
+
+
+def test_what_was_sampled_before_an_error_is_committed(file: Path) -> None:
+    key = key_of(PROBLEM.root)
+    with Store(file) as store:
+        store.keep_sample(key, Grown((Step("x\n", 1),), "stop"))
+        with pytest.raises(KeyboardInterrupt), store.noting_errors(None):
+            raise KeyboardInterrupt
+        assert [bool(found) for found in store.samples([key])] == [True]
+
+
 def test_views_read_well(file: Path) -> None:
     with Store(file) as store:
         _, result = solved(store)
@@ -349,6 +376,24 @@ def test_a_newer_store_is_refused(file: Path) -> None:
         )
     with pytest.raises(UsageError, match="was written by a newer ttsolve: update this one"):
         Store(file)
+
+
+def test_an_older_store_is_brought_up_to_date(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the first version, with a run in it."""
+    first = Migrations("ttsolve")
+    first()(store_schema.m001_tables)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_open, "MIGRATIONS", first)
+        Store(file).close()
+    with closing(sqlite3.connect(file)) as db, db:
+        values = "'done', 'q', 'r', '', 'sim', 1, 'best-of-n', '{}', 0, 4"
+        columns = "status, problem, root, problem_id, pair, generator, strategy, settings, seed"
+        db.execute(f"INSERT INTO runs (key, asked, {columns}, budget) VALUES ('k', 't', {values})")
+    with Store(file) as store:
+        [run] = store.runs(9)
+        assert (run.problem, run.status, run.error, run.votes) == ("q", "done", None, ())
+        assert solved(store)[0] == 2
+    assert sql(file, "SELECT count(*), max(error) FROM history") == [(2, None)]
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

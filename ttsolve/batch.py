@@ -15,15 +15,11 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from ttsolve.core import Problem, Usage
+from ttsolve.core import Usage
 from ttsolve.dataset import Entry
 from ttsolve.engine import Engine, Event
 from ttsolve.errors import ProblemTooLong
-from ttsolve.grade import grade
-from ttsolve.pair import Pair
-from ttsolve.solve import solve
 from ttsolve.strategies import Strategy
-from ttsolve.tree import tree_of
 
 if TYPE_CHECKING:  # it opens SQLite, and --help does without
     from ttsolve.recall import StoredPair
@@ -54,7 +50,6 @@ class Outcome:
 class Solver:
     """Solves entries, in any thread: what their runs have in common."""
 
-    pair: Pair
     strategy: Strategy
     models: StoredPair
     new_engine: Callable[[], Engine]
@@ -67,17 +62,10 @@ class Solver:
         engine = self.new_engine()
         try:
             words = self.models.unknown_words(problem.question)
-            store = self.models.store
-            run = store.begin_run(problem, engine, self.strategy, self.pair, words)
-            # The reference stays here: nothing that solves the problem is given it.
-            result = solve(Problem(problem.question), engine, self.strategy, self.pair)
+            solved = self.models.solve(problem, engine, self.strategy, words)
         except ProblemTooLong as error:
             return _failure(entry, str(error), engine.usage)
-        graded = problem.reference is not None and not result.interrupted
-        correct = grade(problem, result.answer) if graded else None
-        if run is not None:  # None: nothing is kept, and nobody could ask for the tree
-            tree = tree_of(engine.trace, result).to_json()
-            store.finish_run(run, result, self.pair, tree=tree, correct=correct)
+        result = solved.result
         if result.interrupted:
             return None
         record = {
@@ -87,8 +75,8 @@ class Solver:
             "strategy": result.strategy,
             "bill": {"units": engine.usage.units, **tokens_of(engine.trace)},
         }
-        if correct is not None:
-            record["correct"] = correct
+        if solved.correct is not None:
+            record["correct"] = solved.correct
         return Outcome(record, engine.usage, foreign=bool(words))
 
 

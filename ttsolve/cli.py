@@ -19,33 +19,34 @@ from typer.main import get_group
 from ttsolve import __version__, render, render_live
 from ttsolve.cli_batch import batch
 from ttsolve.cli_eval import calibrate, evaluate
+from ttsolve.cli_exchange import exchange
 from ttsolve.cli_options import (
     DEFAULT_STRATEGY,
     INTERRUPTED,
     Budget,
     Confidence,
+    FewShot,
     GeneratorPath,
     GpuLayers,
+    ModelName,
     PairName,
     Seed,
     Settings,
     StrategyName,
     Temperature,
     chosen_pair,
-    chosen_sampling,
     chosen_strategy,
     ctrl_c_sets,
 )
+from ttsolve.cli_reproduce import reproduce
+from ttsolve.cli_session import session
 from ttsolve.cli_store import CacheFile, NoCache, history, show, stored_pair
 from ttsolve.cli_store import cache as cache_group
 from ttsolve.core import Problem
-from ttsolve.engine import Engine
 from ttsolve.errors import StorageError, TtsolveError, UsageError
 from ttsolve.models_cli import models as models_group
-from ttsolve.pair import DEFAULT, Pair
-from ttsolve.solve import SIM, solve
+from ttsolve.solve import SIM
 from ttsolve.train_cli import train
-from ttsolve.tree import tree_of
 
 GLOBAL_OPTIONS = ("--debug", "--version", "--help")
 
@@ -60,9 +61,12 @@ app.add_typer(models_group, name="models")
 app.add_typer(train, name="train")
 app.add_typer(cache_group, name="cache")
 app.command("batch")(batch)
+app.command("session")(session)
 app.command("history")(history)
 app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
+app.command("exchange")(exchange)
+app.command("reproduce")(reproduce)
 app.command("show")(show)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
@@ -88,11 +92,13 @@ def ttsolve(
 
     \b
     ttsolve "Make 24 from 4, 7, 8, 8" --budget 64
+    ttsolve
     echo "Make 24 from 4, 7, 8, 8" | ttsolve - --json
     cat questions.jsonl | ttsolve --budget 16 > answers.jsonl
 
-    A problem needs no command; its options are those of solve (ttsolve solve --help), and those of
-    problems that are piped in are those of batch.
+    A problem needs no command; its options are those of solve (ttsolve solve --help). Alone on a
+    terminal, ttsolve opens a session (ttsolve session --help); problems that are piped in are a
+    batch (ttsolve batch --help).
     """
 
 
@@ -104,8 +110,10 @@ def solve_command(
     strategy: StrategyName = DEFAULT_STRATEGY,
     settings: Settings = None,
     confidence: Confidence = None,
-    pair: PairName = DEFAULT,
+    pair: PairName = None,
     generator: GeneratorPath = None,
+    model: ModelName = None,
+    few_shot: FewShot = None,
     seed: Seed = 0,
     temperature: Temperature = None,
     gpu_layers: GpuLayers = -1,
@@ -120,29 +128,17 @@ def solve_command(
     answer, 1 without one, 130 after Ctrl-C.
     """
     question = _question(problem)
-    chosen = chosen_pair(pair, generator)
+    chosen = chosen_pair(pair, generator, few_shot, model)
     plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
     with (
         render_live.live_line(plan, budget, chosen.prompt.answer) as live,
         stored_pair(chosen, gpu_layers, cache, no_cache, live.begin) as models,
     ):
-        engine = Engine(
-            models.generator,
-            models.verifier,
-            seed=seed,
-            sampling=chosen_sampling(chosen, temperature),
-            budget=budget,
-            listen=live,
-        )
+        engine = models.engine(budget, seed=seed, temperature=temperature, listen=live)
         words = models.unknown_words(question)
-        _warn_of_another_world(chosen, words)
-        asked = Problem(question)
-        run = models.store.begin_run(asked, engine, plan, chosen, words)
+        render.warn_of_another_world(chosen, words)
         with ctrl_c_sets(engine.stop):
-            result = solve(asked, engine, plan, chosen)
-        if run is not None:  # None: nothing is kept, and nobody could ask for the tree
-            tree = tree_of(engine.trace, result).to_json()
-            models.store.finish_run(run, result, chosen, tree=tree)
+            result = models.solve(Problem(question), engine, plan, words).result
     if result.interrupted:
         render.note("Interrupted: this is the vote over the candidates there were.")
     if as_json:
@@ -170,23 +166,15 @@ def _question(problem: str) -> str:
     return question
 
 
-def _warn_of_another_world(pair: Pair, words: Sequence[str]) -> None:
-    if pair.world and words:
-        render.note(
-            f"The pair {pair.name} knows no world but {pair.world.name}, and this problem has "
-            f"words from outside it ({', '.join(words[:3])}): choose a larger pair, and do not "
-            "trust this answer."
-        )
-
-
 @app.command("bench")
 def bench_command(
-    *, pair: PairName = DEFAULT, generator: GeneratorPath = None, gpu_layers: GpuLayers = -1
+    *, pair: PairName = None, generator: GeneratorPath = None, gpu_layers: GpuLayers = -1
 ) -> None:
     """Measure tokens/s on this machine: our engine and the plain loop, and the verifier."""
     chosen = chosen_pair(pair, generator)
-    if chosen is SIM:
-        raise UsageError("Dice have no speed to measure: choose a pair of models.")
+    if chosen is SIM or chosen.generator.endpoint:
+        what = "Dice have" if chosen is SIM else "What runs on a server has"
+        raise UsageError(f"{what} no speed to measure here: choose a pair of models.")
     from ttsolve.bench import run_pair
 
     render.show_speed(run_pair(chosen, gpu_layers=gpu_layers))
@@ -198,20 +186,23 @@ def bench_command(
 COMMANDS = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
 
 
-def with_command(arguments: Sequence[str], *, piped: bool = False) -> list[str]:
+def with_command(
+    arguments: Sequence[str], *, piped: bool = False, terminal: bool = False
+) -> list[str]:
     """The arguments with the command put in that was left out; no arguments ask for help.
 
     Only the options of ttsolve itself may stand before a command, and none of them takes a value:
-    so whatever else comes first belongs to a bare problem, or, where something is piped in and no
-    word can be the problem, to a batch.
+    so whatever else comes first belongs to a bare problem, or, where no word can be the problem,
+    to a batch of what is piped in, or to a session on a terminal.
     """
-    if not arguments and not piped:
+    if not arguments and not (piped or terminal):
         return ["--help"]
     first = next((i for i, a in enumerate(arguments) if a not in GLOBAL_OPTIONS), len(arguments))
     if first < len(arguments) and arguments[first] in COMMANDS:
         return list(arguments)
-    if piped and not {"--help", "--version"} & set(arguments) and not _has_word(arguments):
-        return [*arguments[:first], "batch", *arguments[first:]]
+    asks = {"--help", "--version"} & set(arguments)
+    if (piped or terminal) and not asks and not _has_word(arguments):
+        return [*arguments[:first], "batch" if piped else "session", *arguments[first:]]
     if first == len(arguments):
         return list(arguments)
     return [*arguments[:first], "solve", *arguments[first:]]
@@ -225,7 +216,7 @@ def _has_word(arguments: Sequence[str]) -> bool:
     valued = {
         name
         for command in commands
-        if command.name in ("solve", "batch")
+        if command.name in ("solve", "batch", "session")
         for option in command.params
         if not getattr(option, "is_flag", True)
         for name in option.opts
@@ -246,7 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without UTF-8 shows ? for the rest
         sys.stdout.reconfigure(errors="replace")
     piped = sys.stdin is not None and not sys.stdin.isatty()
-    code = _code_of(lambda: _run(with_command(given, piped=piped)), debug)
+    terminal = sys.stdin is not None and not piped and sys.stdout.isatty()
+    code = _code_of(lambda: _run(with_command(given, piped=piped, terminal=terminal)), debug)
     _settle_stdout()
     sys.exit(code)
 

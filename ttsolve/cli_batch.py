@@ -23,8 +23,10 @@ from ttsolve.cli_options import (
     AnswerField,
     Budget,
     Confidence,
+    FewShot,
     GeneratorPath,
     GpuLayers,
+    ModelName,
     PairName,
     QuestionField,
     Seed,
@@ -32,16 +34,13 @@ from ttsolve.cli_options import (
     StrategyName,
     Temperature,
     chosen_pair,
-    chosen_sampling,
     chosen_strategy,
     ctrl_c_sets,
 )
 from ttsolve.cli_store import CacheFile, NoCache, stored_pair
 from ttsolve.dataset import Entry, Format, Source, read
-from ttsolve.engine import Engine
 from ttsolve.errors import StorageError, UsageError
 from ttsolve.fields import Fields
-from ttsolve.pair import DEFAULT
 
 STDIN = Path("-")
 LANES = 128  # samples in flight: twice what a generator decodes at once keeps it busy
@@ -78,8 +77,10 @@ def batch(
     strategy: StrategyName = DEFAULT_STRATEGY,
     settings: Settings = None,
     confidence: Confidence = None,
-    pair: PairName = DEFAULT,
+    pair: PairName = None,
     generator: GeneratorPath = None,
+    model: ModelName = None,
+    few_shot: FewShot = None,
     seed: Seed = 0,
     temperature: Temperature = None,
     gpu_layers: GpuLayers = -1,
@@ -99,7 +100,7 @@ def batch(
     """
     problems = _Input(tuple(files or [STDIN]), kind, Fields(question_field, answer_field), limit)
     problems.check(output)
-    chosen = chosen_pair(pair, generator)
+    chosen = chosen_pair(pair, generator, few_shot, model)
     plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
     stop = threading.Event()
     shown = render_batch.bar_wanted(to_file=output is not None)
@@ -110,16 +111,8 @@ def batch(
         _opened(output) as out,
         ctrl_c_sets(stop),
     ):
-        new_engine = partial(
-            Engine,
-            models.generator,
-            models.verifier,
-            seed=seed,
-            sampling=chosen_sampling(chosen, temperature),
-            budget=budget,
-            stop=stop,
-        )
-        solver = Solver(chosen, plan, models, new_engine)
+        new_engine = partial(models.engine, budget, seed=seed, temperature=temperature, stop=stop)
+        solver = Solver(plan, models, new_engine)
         width = in_flight or min(max(LANES // budget, FEWEST), MOST)
         bar.begin()
         solved = outcomes(entries, solver, stop, in_flight=width, ordered=not unordered)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from ttsolve import paths, render, render_store, render_tree
 from ttsolve.errors import UsageError
 from ttsolve.files import replacing
 from ttsolve.pair import Pair
-from ttsolve.solve import open_models
+from ttsolve.solve import open_models, open_reviser
 from ttsolve.tree import Tree
 
 if TYPE_CHECKING:  # they open SQLite, and most of --help does without
@@ -51,16 +52,23 @@ def stored_pair(
     no_cache: bool,
     opened: Callable[[], None] = lambda: None,
 ) -> Iterator[StoredPair]:
-    """The pair's models behind the user's store; `opened` hears of it when they are open."""
+    """The pair's models behind the user's store: see `models_behind`."""
+    with open_store(file, no_cache) as store:
+        yield models_behind(store, pair, gpu_layers, opened)
+
+
+def models_behind(
+    store: Store, pair: Pair, gpu_layers: int, opened: Callable[[], None]
+) -> StoredPair:
+    """The pair's models behind a store; `opened` hears of it when they are open."""
     from ttsolve.recall import StoredPair
 
-    def opens() -> Models:
-        models = open_models(pair, gpu_layers)
+    def opens(some: Callable[[Pair, int], Models]) -> Models:
+        models = some(pair, gpu_layers)
         opened()
         return models
 
-    with open_store(file, no_cache) as store:
-        yield StoredPair(pair, store, opens)
+    return StoredPair(pair, store, partial(opens, open_models), partial(opens, open_reviser))
 
 
 @contextmanager
@@ -75,12 +83,15 @@ def _existing(file: Path | None) -> Iterator[Store]:
 def history(
     *,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, the last first.")] = 20,
+    session: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only those of that session.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
     file: CacheFile = None,
 ) -> None:
     """List the runs that were asked for last."""
     with _existing(file) as store:
-        runs = store.runs(limit)
+        runs = store.runs(limit, session)
     if as_json:
         for run in runs:
             render.line(render_store.run_json(run))

@@ -21,12 +21,18 @@ from rich.text import Text
 from ttsolve.answers import answer_of
 from ttsolve.core import Result, Solution, Usage
 from ttsolve.engine import Event
-from ttsolve.pair import Pair
+from ttsolve.pair import GeneratorFile, Pair
 from ttsolve.solve import aggregation_of
 from ttsolve.vote import score_of
 
 if TYPE_CHECKING:  # it opens llama.cpp, and most commands do not
     from ttsolve.bench import Report
+
+
+UNTRAINED = (
+    "by prompt: this pair has no reviser, and a model that was not trained for it seldom corrects "
+    "itself"
+)
 
 
 def printable(text: str) -> str:
@@ -57,14 +63,24 @@ def show_result(result: Result, pair: Pair, *, all_steps: bool = False) -> None:
     out.print(Text(f"spent  {bill_line(result.usage, settings_of(result))}"))
     if "chosen" in result.settings:
         out.print(Text(f"auto   {choice_line(result)}"))
+    if result.settings.get("reviser") == "untrained":
+        out.print(Text(f"revise {UNTRAINED}"))
+    for title, candidate in _titled(result, pair, all_steps):
+        out.print()
+        out.print(Text(title, style="dim"))
+        for step in candidate.steps:
+            out.print(colored(step.score), Text(printable(step.text)))
+
+
+def _titled(result: Result, pair: Pair, all_steps: bool) -> list[tuple[str, Solution]]:
+    """The candidates to be shown, with their titles: chains of revisions in their own order."""
+    if all_steps and any(candidate.chain is not None for candidate in result.candidates):
+        named = zip(attempt_names(result.candidates), result.candidates, strict=True)
+        return [(f"{name}: {candidate_line(one, 1, pair)}", one) for name, one in named]
     shown = distinct(result.candidates, pair)
     if not all_steps:
         shown = [one for one in shown if result.best and one[0].text == result.best.text]
-    for candidate, copies in shown:
-        out.print()
-        out.print(Text(candidate_line(candidate, copies, pair), style="dim"))
-        for step in candidate.steps:
-            out.print(colored(step.score), Text(printable(step.text)))
+    return [(candidate_line(one, copies, pair), one) for one, copies in shown]
 
 
 def choice_line(result: Result) -> str:
@@ -93,8 +109,9 @@ def settings_of(result: Result) -> str:
     """The strategy's own settings, in words; those of `auto` have a line of their own."""
     if "chosen" in result.settings:
         return ""
-    common = ("n", "temperature", "vote", "aggregation", "verifier")
-    own = (f"{key} {value}" for key, value in result.settings.items() if key not in common)
+    common = ("n", "temperature", "vote", "aggregation", "verifier", "reviser", "revision_verifier")
+    settings = {k: v for k, v in result.settings.items() if k not in common and v != ""}
+    own = (f"{key} {value}" for key, value in settings.items())
     return ", ".join(own)
 
 
@@ -122,6 +139,19 @@ def candidate_line(candidate: Solution, copies: int, pair: Pair) -> str:
     words += [f"score {score:.2f}"] if score is not None else []
     words += [f"sampled {copies} times"] if copies > 1 else []
     return ", ".join(words)
+
+
+def attempt_names(candidates: Sequence[Solution]) -> list[str]:
+    """Which attempt of which chain of revisions each candidate is, both counted from 1."""
+    counts: Counter[int] = Counter()
+    names = []
+    for candidate in candidates:
+        if candidate.chain is None:
+            names.append("no chain")
+            continue
+        counts[candidate.chain] += 1
+        names.append(f"chain {candidate.chain + 1}, attempt {counts[candidate.chain]}")
+    return names
 
 
 def colored(score: float | None) -> Text:
@@ -160,6 +190,7 @@ def as_json(result: Result, pair: Pair) -> str:
                 "score": score_of(candidate, aggregation_of(pair)),
                 "steps": [{"text": step.text, "score": step.score} for step in candidate.steps],
                 "finish": candidate.finish,
+                **_chain_record(candidate),
             }
             for candidate in result.candidates
         ],
@@ -167,6 +198,13 @@ def as_json(result: Result, pair: Pair) -> str:
     if result.interrupted:
         record["interrupted"] = True
     return json.dumps(record, allow_nan=False)
+
+
+def _chain_record(candidate: Solution) -> dict[str, object]:
+    """What is said of a candidate in a chain of revisions: which, and how many before it it saw."""
+    if candidate.chain is None:
+        return {}
+    return {"chain": candidate.chain, "shown": len(candidate.attempts)}
 
 
 def show_pairs(pairs: Sequence[Pair]) -> None:
@@ -183,13 +221,27 @@ def show_pair(pair: Pair) -> None:
         "pair": f"{pair.name}: {pair.about}",
         "folder": str(pair.folder),
         "world": f"{pair.world.name}: {pair.world.about}" if pair.world else "not bound to one",
-        "generator": f"{pair.generator.file}, sha256 {pair.generator.sha256}",
+        "generator": _generator(pair.generator),
         "verifier": pair.verifier.file if pair.verifier else "none: the vote is by majority",
+        "reviser": _reviser(pair),
         "sampling": ", ".join(f"{k} {how[k]}" for k in how if k not in ("steps", "seed")),
         **{f"measured {key}": json.dumps(value) for key, value in pair.measured.items()},
     }
     for key, value in rows.items():
         line(f"{key:10} {printable(value)}")
+
+
+def _generator(file: GeneratorFile) -> str:
+    if file.endpoint:
+        return f"{file.model or 'the first model'} at {file.file}"
+    return f"{file.file}, sha256 {file.sha256}"
+
+
+def _reviser(pair: Pair) -> str:
+    if pair.reviser is None:
+        return "none: the generator revises, untrained"
+    judge = pair.reviser.verifier
+    return f"{pair.reviser.file}, judged by {judge.file if judge else 'the verifier'}"
 
 
 def show_speed(report: Report) -> None:
@@ -220,6 +272,16 @@ def note(sentence: str, style: str = "yellow") -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(sentence, style=style))
 
 
+def warn_of_another_world(pair: Pair, words: Sequence[str]) -> None:
+    """A word about a problem in which there are words that the pair does not know."""
+    if pair.world and words:
+        note(
+            f"The pair {pair.name} knows no world but {pair.world.name}, and this problem has "
+            f"words from outside it ({', '.join(words[:3])}): choose a larger pair, and do not "
+            "trust this answer."
+        )
+
+
 def progress(sentence: str) -> None:
     """A line about a long job that goes on."""
     note(sentence, style="")
@@ -239,6 +301,7 @@ class LiveLine:
     def __init__(self, samples: int, mark: str, clock: Callable[[], float] = time.perf_counter):
         self.samples, self.mark, self.clock = samples, mark, clock
         self.done = 0
+        self.cut = 0  # of those that are done
         self.tokens = 0
         self.answers: Counter[str] = Counter()
         self._started: float | None = None  # None: the models are still being opened
@@ -263,6 +326,7 @@ class LiveLine:
     def __call__(self, event: Event) -> None:
         if event.verb == "sample":
             self.done += 1
+            self.cut += event.child.finish == "budget"
             self.tokens += event.child.tokens - event.parent.tokens
             self._last = self.clock()
             if answer := answer_of(event.child, self.mark):
@@ -279,7 +343,8 @@ class LiveLine:
         if self._started is None:
             return Text("opening the models …", style="dim")
         text = Text.assemble(
-            (f"{self.done}/{self.samples}", "bold"), f" samples · {self.rate():,.0f} tokens/s"
+            (f"{self.done - self.cut}/{self.samples}", "bold"),
+            f" samples · {self.rate():,.0f} tokens/s",
         )
         if self.answers:
             answer, count = self.answers.most_common(1)[0]

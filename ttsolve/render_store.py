@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # they open SQLite
     from pathlib import Path
 
     from ttsolve.store_care import Holdings
-    from ttsolve.store_runs import Run
+    from ttsolve.store_history import Run
 
-STATUS = {"running": "unfinished", "interrupted": "interrupted", "done": ""}
+UNFINISHED = {"running": "unfinished", "interrupted": "interrupted"}
 
 
 def show_runs(runs: Sequence[Run]) -> None:
@@ -33,11 +33,13 @@ def _cells(run: Run) -> tuple[str, ...]:
     answer = "(no answer)" if run.answer is None else printable(run.answer)[:30]
     if run.share is not None:
         answer += f" ({run.share:.2f})"
+    if run.error is not None:
+        answer = f"failed: {printable(run.error)[:48]}"
     return (
         str(run.id),
         f"{asked:%Y-%m-%d %H:%M}",
         f"{run.pair}, {run.strategy} {run.budget}",
-        STATUS[run.status] or answer,
+        UNFINISHED.get(run.status, answer),
         printable(run.problem)[:60],
     )
 

@@ -22,7 +22,7 @@ PAUSE = 0.2  # seconds between two commits
 
 SAMPLING = "(SELECT id FROM samplings WHERE settings = ?)"
 FIND_SAMPLE = f"""
-SELECT last, finish FROM samples
+SELECT last, finish, root FROM samples
 WHERE generator = {MODEL} AND sampling = {SAMPLING} AND prefix = ? AND seed = ?
 """
 PUT_SAMPLE = f"INSERT OR IGNORE INTO samples VALUES ({MODEL}, {SAMPLING}, ?, ?, ?, ?, ?)"
@@ -42,7 +42,7 @@ class SampleKey:
     generator: str
     settings: str  # JSON: how it is drawn, but for the seed
     seed: int
-    root: Row  # the problem
+    root: Row  # the problem, with the earlier attempts to be shown
     prefix: str  # the id of its last step
 
 
@@ -52,6 +52,7 @@ class Grown:
 
     steps: tuple[Step, ...]
     finish: Finish | None
+    shown: str | None = None  # the root, where fewer earlier attempts were shown than asked for
 
 
 class Store(RunStore):
@@ -156,8 +157,10 @@ def _find_sample(db: Database, key: SampleKey) -> Grown | None:
     row = db.execute(FIND_SAMPLE, values).fetchone()
     if row is None:
         return None
-    steps = read_steps(db, row[0], key.prefix)
-    return Grown(tuple(step for _, step in steps), cast(Finish | None, row[1]))
+    last, finish, root = row
+    shown = None if root == key.root[0] else root
+    steps = tuple(step for _, step in read_steps(db, last, shown or key.prefix))
+    return Grown(steps, cast(Finish | None, finish), shown)
 
 
 def _put(
@@ -171,10 +174,12 @@ def _put(
     steps: dict[Row, None] = {}  # each once, in order
     values = []
     for key, grown in samples:
-        rows = step_rows(key.prefix, grown.steps)
-        steps.update(dict.fromkeys([key.root, *rows]))
-        last = rows[-1][0] if rows else key.prefix
-        where = (key.generator, key.settings, key.prefix, key.seed, key.root[0])
+        parent = grown.shown or key.prefix
+        root = (grown.shown or key.root[0], *key.root[1:])
+        rows = step_rows(parent, grown.steps)
+        steps.update(dict.fromkeys([key.root, root, *rows]))
+        last = rows[-1][0] if rows else parent
+        where = (key.generator, key.settings, key.prefix, key.seed, root[0])
         values.append((*where, last, grown.finish))
     put_rows(db, steps)
     db.conn.executemany(PUT_SAMPLE, values)

@@ -18,11 +18,17 @@ COUNTS = {
     "scores": "SELECT count(*) FROM scores",
 }
 
+OLD = ("DELETE FROM runs WHERE asked < ?", "DELETE FROM typed WHERE at < ?")
+
 # What no run asks for goes: samples by their problem, steps and scores by what leads to them.
 PRUNE = (
-    "DELETE FROM runs WHERE asked < ?",
+    "DELETE FROM session_runs WHERE run NOT IN (SELECT id FROM runs)",
+    "DELETE FROM sessions WHERE id NOT IN (SELECT session FROM session_runs)",
     "DELETE FROM run_candidates WHERE run NOT IN (SELECT id FROM runs)",
-    "DELETE FROM samples WHERE root NOT IN (SELECT root FROM runs)",
+    """
+    DELETE FROM samples WHERE root NOT IN
+      (SELECT id FROM steps WHERE parent IS NULL AND text IN (SELECT problem FROM runs))
+    """,
     """
     WITH RECURSIVE kept (id) AS (
       SELECT root FROM runs
@@ -54,7 +60,8 @@ def holdings(store: StoreFile) -> Holdings:
             db.execute(f"PRAGMA page_{what}").fetchone()[0] for what in ("count", "size")
         )
         by_pair = db.execute(
-            "SELECT p.name, count(*) FROM samples s JOIN pairs p USING (generator) GROUP BY p.name"
+            "SELECT name, count(*) FROM samples JOIN (SELECT DISTINCT name, generator FROM pairs) "
+            "USING (generator) GROUP BY name"
         )
         return Holdings(_counts(db), dict(by_pair.fetchall()), pages * size)
 
@@ -69,8 +76,9 @@ def prune(store: StoreFile, before: datetime) -> dict[str, int]:
 
     def forget(db: Database) -> dict[str, int]:
         held = _counts(db)
-        db.conn.execute(PRUNE[0], [timestamp(before)])
-        for statement in PRUNE[1:]:
+        for statement in OLD:
+            db.conn.execute(statement, [timestamp(before)])
+        for statement in PRUNE:
             db.conn.execute(statement)
         left = _counts(db)
         return {name: held[name] - left[name] for name in COUNTS}

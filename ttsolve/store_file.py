@@ -19,7 +19,7 @@ from sqlite_utils import Database
 
 from ttsolve.errors import UsageError
 from ttsolve.paths import STORE
-from ttsolve.store_schema import error_code, open_database, transaction
+from ttsolve.store_open import error_code, open_database, transaction
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 OURS = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE)  # our mistakes

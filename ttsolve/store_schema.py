@@ -1,21 +1,11 @@
-"""The store's tables and views, and how a file becomes a store: opened, recognised, migrated.
+"""The store's tables and views, and their migrations.
 
 Migrations are only ever appended: a file that knows more of them than we do is a newer version's.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 from sqlite_utils import Database, Migrations
-
-from ttsolve.errors import UsageError
-
-PATIENCE = 60.0  # seconds to wait for another process that is writing
 
 MIGRATIONS = Migrations("ttsolve")
 
@@ -61,7 +51,7 @@ CREATE TABLE runs (
   id INTEGER PRIMARY KEY,
   key TEXT NOT NULL UNIQUE,          -- hash of all that was asked: asking it again is the same run
   asked TEXT NOT NULL,               -- UTC, last time
-  status TEXT NOT NULL,              -- running (or killed), interrupted, done
+  status TEXT NOT NULL,              -- running (or killed), interrupted, failed, done
   problem TEXT NOT NULL,
   root TEXT NOT NULL REFERENCES steps,
   problem_id TEXT NOT NULL,
@@ -127,79 +117,63 @@ CREATE VIEW step_scores AS
 @MIGRATIONS()
 def m001_tables(db: Database) -> None:
     """Everything, as it was at first."""
-    for statement in (TABLES + VIEWS).split(";\n"):
+    _execute(db, TABLES + VIEWS)
+
+
+SESSIONS = """
+-- the sentence that ended a run whose status is failed
+ALTER TABLE runs ADD COLUMN error TEXT;
+-- JSON: [answer, weight, candidates] of each answer, the winner first
+ALTER TABLE runs ADD COLUMN votes TEXT;
+CREATE TABLE sessions (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  settings TEXT NOT NULL             -- JSON: budget, strategy, pair, …
+);
+CREATE TABLE session_runs (
+  session INTEGER NOT NULL REFERENCES sessions,
+  run INTEGER NOT NULL REFERENCES runs,
+  place INTEGER NOT NULL,            -- the greatest: asked last
+  PRIMARY KEY (session, run)
+) WITHOUT ROWID;
+CREATE TABLE typed (
+  id INTEGER PRIMARY KEY,
+  at TEXT NOT NULL,                  -- UTC
+  line TEXT NOT NULL                 -- at the prompt of a session
+);
+DROP VIEW history;
+CREATE VIEW history AS
+  SELECT id, asked, status, problem, answer, share, correct, pair, strategy, budget, seed,
+    json_extract(bill, '$.units') AS units,
+    json_extract(bill, '$.generated_tokens') AS generated_tokens,
+    json_extract(bill, '$.recalled_tokens') AS recalled_tokens,
+    json_extract(bill, '$.seconds') AS seconds, error
+  FROM runs ORDER BY asked DESC, id DESC;
+"""
+
+
+@MIGRATIONS()
+def m002_sessions(db: Database) -> None:
+    """Sessions, what was typed in them, how a run voted and what ended it."""
+    _execute(db, SESSIONS)
+
+
+CHAINS = """
+-- the chain of revisions in which it stands
+ALTER TABLE run_candidates ADD COLUMN chain INTEGER;
+-- JSON: those of its steps, where it stands in a chain
+ALTER TABLE run_candidates ADD COLUMN scores TEXT;
+"""
+
+
+@MIGRATIONS()
+def m003_chains(db: Database) -> None:
+    """Chains of revisions, whose steps are judged by a verifier of their own."""
+    _execute(db, CHAINS)
+
+
+def _execute(db: Database, statements: str) -> None:
+    # Not `executescript`, which would commit what the transaction has done so far.
+    for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
-
-
-def open_database(path: Path) -> Database:
-    """The store in that file, begun where there is none, brought up to date where it is older.
-
-    Raises:
-        UsageError: the file is no store, or a newer version's.
-        sqlite3.Error, OSError: it is damaged, or cannot be opened here.
-    """
-    if path.is_dir():
-        raise UsageError(f"The store {path} is a folder: name a file in it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
-    try:
-        db = Database(connection, execute_plugins=False)
-        with transaction(db, writing=False):  # another process may just be making it
-            _check(db, path)
-        _write_ahead(connection)
-        if MIGRATIONS.pending(db):
-            with transaction(db, writing=True):
-                MIGRATIONS.apply(db)
-    except BaseException:
-        connection.close()
-        raise
-    return db
-
-
-@contextmanager
-def transaction(db: Database, writing: bool) -> Iterator[None]:
-    """All or nothing, on the store as it is at one moment.
-
-    One that writes is the only one that does, from its beginning: so it never has to give way.
-    """
-    db.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.conn.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Readers and one writer side by side; a commit survives the process, not always the power."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError as error:
-            # SQLite does not wait by itself here, when two processes begin one file.
-            if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-    connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def _check(db: Database, path: Path) -> None:
-    applied = {migration.name for migration in MIGRATIONS.applied(db)}
-    known = {migration.name for migration in MIGRATIONS.pending(Database(memory=True))}
-    if applied - known:
-        raise UsageError(
-            f"The store {path} was written by a newer ttsolve: update this one, or name another "
-            "file with --cache."
-        )
-    if not applied and db.table_names():
-        raise UsageError(f"{path} is a database of something else: name another file with --cache.")
-
-
-def error_code(error: sqlite3.Error) -> int:
-    """SQLite's own primary code of the error; 0: it has none."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
