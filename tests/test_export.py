@@ -21,6 +21,7 @@ from ttsolve.engines.onnx_prm import OnnxVerifier
 from ttsolve.errors import ModelError, StorageError
 from ttsolve.prompts import PromptFormat
 from ttsolve.train.export import export_gguf, export_onnx
+from ttsolve.train.import_gguf import read_gguf
 from ttsolve.train.model import LanguageModel, RewardModel, Shape, causal_mask
 
 TEXT = "Tom has 12 apples + 2, and é 漢字.\n12 + 2 = 14\nAnswer: 14\n"
@@ -222,3 +223,20 @@ def test_another_tokenizer_is_refused(reward, tmp_path, which):
     other = write_tokenizer(tmp_path / "tokenizer.json", merges="t e")
     with pytest.raises(ModelError, match="has 259 tokens and the model"):
         writers(reward, other)[which](tmp_path / "model")
+
+
+@pytest.mark.parametrize(("dtype", "loss"), [("f32", 0.0), ("f16", 1e-3), ("q8_0", 2e-2)])
+def test_a_gguf_is_read_back_to_the_precision_of_its_weights(
+    reward, tokenizer, tmp_path, dtype, loss
+) -> None:
+    export_gguf(reward.trunk, tokenizer, tmp_path / "generator.gguf", dtype)
+    back = read_gguf(tmp_path / "generator.gguf")
+    assert {**back.shape.as_dict(), "epsilon": 1e-5} == reward.trunk.shape.as_dict()
+    for name, weight in reward.trunk.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[name], weight, rtol=0, atol=loss)
+
+
+def test_a_file_that_is_no_generator_of_ours_is_one_sentence(onnx, tmp_path) -> None:
+    for path in (onnx, tmp_path / "missing.gguf"):
+        with pytest.raises(ModelError, match=r"^.* is no generator that ttsolve trained, .*\.$"):
+            read_gguf(path)

@@ -74,6 +74,7 @@ def test_llama_cpp_decodes_greedily_what_torch_does(
     """The same weights, read back from the GGUF: 200 problems; a near-tie may part a few."""
     pytest.importorskip("torch", reason="the twin needs the train extra")
     from ttsolve.train.generator import greedy
+    from ttsolve.train.import_gguf import read_gguf
     from ttsolve.train.tokenizer import load_tokenizer
 
     some = problems[:200]
@@ -81,7 +82,7 @@ def test_llama_cpp_decodes_greedily_what_torch_does(
     ours, _ = generator.sample([p.root for p in some], how)
     assert pocket.tokenizer_path
     tokenizer = load_tokenizer(pocket.tokenizer_path)
-    theirs = greedy(_from_gguf(pocket.generator_path), tokenizer, [p.question for p in some])
+    theirs = greedy(read_gguf(pocket.generator_path), tokenizer, [p.question for p in some])
     same = sum(a.text == b for a, b in zip(ours, theirs, strict=True))
     assert same >= 198
 
@@ -150,29 +151,3 @@ def test_many_problems_at_once_give_what_each_gives_alone(
 
 def _test(pocket: Pair) -> Path:
     return pocket.folder / "data" / "test.jsonl"
-
-
-def _from_gguf(path: Path):  # type: ignore[no-untyped-def]
-    """The generator in a GGUF as a torch model."""
-    import gguf
-    import torch
-
-    from ttsolve.train.export import _gguf_name
-    from ttsolve.train.model import LanguageModel, Shape
-
-    reader = gguf.GGUFReader(path)
-    tensors = {t.name: torch.tensor(np.array(t.data, dtype=np.float32)) for t in reader.tensors}
-    number = {k: f.contents() for k, f in reader.fields.items() if k.startswith("llama.")}
-    shape = Shape(
-        tensors["token_embd.weight"].shape[0],
-        layers=number["llama.block_count"],
-        width=number["llama.embedding_length"],
-        heads=number["llama.attention.head_count"],
-        hidden=number["llama.feed_forward_length"],
-        context=number["llama.context_length"],
-        rope_base=number.get("llama.rope.freq_base", 10_000.0),
-        epsilon=number["llama.attention.layer_norm_rms_epsilon"],
-    )
-    model = LanguageModel(shape)
-    model.load_state_dict({ours: tensors[_gguf_name(ours)] for ours in model.state_dict()})
-    return model.eval()

@@ -112,7 +112,7 @@ def test_tensors_put_labels_at_marks() -> None:
 def test_batches_are_the_same_whenever_a_run_was_stopped() -> None:
     def at(seed: int, *steps: int) -> list[torch.Tensor]:
         source = Batches(MANY, seed, 4)
-        return [t for step in steps for shard in (0, 1) for t in source.at(step, shard)]
+        return [t for step in steps for shard in (0, 1) for t in source.tensors_at(step, shard)]
 
     steps = (0, 3, 11, 40)
     alone = [t for step in steps for t in at(0, step)]
@@ -126,7 +126,7 @@ def test_an_epoch_takes_every_row_once_each_in_another_order() -> None:
     epochs = []
     for epoch in range(3):
         steps = range(epoch * 6, epoch * 6 + 6)
-        parts = [source.at(step, shard)[0] for step in steps for shard in (0, 1)]
+        parts = [source.tensors_at(step, shard)[0] for step in steps for shard in (0, 1)]
         epochs.append([tuple(row) for part in parts for row in part.tolist()])
     assert len(set(epochs[0])) == 24
     assert set(epochs[0]) == set(epochs[1]) == set(epochs[2])
@@ -227,7 +227,7 @@ def often(monkeypatch):
 
 
 def test_pools_are_read_one_after_the_other(job, tokenizer) -> None:
-    solutions = read_labelled(job.pools, tokenizer)
+    solutions = read_labelled(job.pools, tokenizer, "prm")
     assert [s.question for s in solutions[::3]] == [f"What is {n}?" for n in range(60)]
     assert [s.targets for s in solutions[:3]] == [(0.5, 1.0), (0.0, 0.0), (0.5, 0.0)]
 
@@ -243,7 +243,7 @@ def test_the_loss_falls_and_the_judge_sees_right_from_wrong(job) -> None:
     assert last.questions > 5
     assert last.auc > 0.9
     model = prm.load_verifier(job.folder / "verifier.pt")
-    _, held = split(read_labelled(job.pools, load_tokenizer(job.tokenizer)), 0.2)
+    _, held = split(read_labelled(job.pools, load_tokenizer(job.tokenizer), "prm"), 0.2)
     assert prm.judge(model, held).loss == pytest.approx(min(p.held_out.loss for p in reports[1::2]))
 
 
@@ -257,8 +257,8 @@ def test_the_best_verifier_is_kept(job, monkeypatch) -> None:
 
 
 def test_an_outcome_verifier_learns_from_last_steps_and_keeps_its_own_files(job) -> None:
-    outcome = replace(job, outcome=True)
-    solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), outcome=True)
+    outcome = replace(job, kind="orm")
+    solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), "orm")
     assert all(s.marks == (len(s.tokens) - 1,) for s in solutions)
     assert [s.targets for s in solutions[:3]] == [(1.0,), (0.0,), (0.0,)]
     prm._train(outcome, print)

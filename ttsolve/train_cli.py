@@ -1,7 +1,8 @@
 """The `ttsolve train` commands: parse, and call the functions of `ttsolve.train`.
 
-All of them work in one folder, in this order: data, generator, labels, prm, export, measure. Each
-goes on where it stopped when it is run again.
+All of them work in one folder, in this order: data, generator, labels, prm; revisions-data,
+reviser, chains, revision-verifier; export, measure. Each goes on where it stopped when it is run
+again.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def labels(
     Run it with several seeds at a time to use several cores: the verifier learns from all files.
     """
     with _extra():
-        from ttsolve.train.run import SAMPLING, make_labels
+        from ttsolve.train.run import make_labels
+        from ttsolve.train.work import SAMPLING
 
         how = replace(SAMPLING, temperature=temperature, min_p=min_p)
         make_labels(work, problems, samples, how, seed, render.progress)
@@ -120,7 +122,83 @@ def orm(
     with _extra():
         from ttsolve.train.run import make_verifier
 
-        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress, outcome=True)
+        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress, "orm")
+
+
+@train.command("revisions-data")
+def revisions_data(
+    work: Work,
+    problems: Annotated[int, typer.Option(min=1, help="Training problems to sample.")] = 3000,
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each problem.")] = 64,
+    temperature: Temperature = 2.5,
+    min_p: MinP = 0.1,
+    seed: Seed = 0,
+) -> None:
+    """Sample training problems side by side; pair wrong attempts with right ones.
+
+    Writes attempts-SEED.jsonl and, made of them, revisions-SEED.jsonl: what the reviser learns
+    from. Run it with several seeds at a time to use several cores.
+    """
+    with _extra():
+        from ttsolve.train.run import make_revisions_data
+        from ttsolve.train.work import SAMPLING
+
+        how = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        make_revisions_data(work, problems, samples, how, seed, render.progress)
+
+
+@train.command()
+def reviser(
+    work: Work,
+    tokens: Millions = 3.0,
+    temperature: Temperature = 2.0,
+    min_p: MinP = 0.1,
+    seed: Seed = 0,
+) -> None:
+    """Train the reviser on the trajectories, from the generator; write reviser.gguf.
+
+    The checkpoint is kept whose sampled revisions of held-out problems are right most often.
+    """
+    with _extra():
+        from ttsolve.train.run import make_reviser
+        from ttsolve.train.work import SAMPLING
+
+        how = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        make_reviser(work, int(tokens * 1e6), how, seed, render.progress)
+
+
+@train.command()
+def chains(
+    work: Work,
+    problems: Annotated[int, typer.Option(min=1, help="Training problems to sample.")] = 6000,
+    chains: Annotated[int, typer.Option(min=1, help="Chains of each problem.")] = 4,
+    length: Annotated[int, typer.Option(min=2, help="Attempts of each chain.")] = 5,
+    temperature: Temperature = 2.0,
+    min_p: MinP = 0.1,
+    seed: Seed = 0,
+) -> None:
+    """Let the reviser revise training problems, and grade its attempts; write chains-SEED.jsonl."""
+    with _extra():
+        from ttsolve.train.run import make_chains
+        from ttsolve.train.work import SAMPLING
+
+        how = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        make_chains(work, problems, chains, length, how, seed, render.progress)
+
+
+@train.command("revision-verifier")
+def revision_verifier(
+    work: Work,
+    tokens: Millions = 8.0,
+    judges: Judges = 2,
+    seed: Seed = 0,
+) -> None:
+    """Train the reviser's own verifier on its chains; write revision-verifier.onnx."""
+    with _extra():
+        from ttsolve.train.run import make_verifier
+
+        tokens_wanted = int(tokens * 1e6)
+        make_verifier(work, tokens_wanted, judges, seed, render.progress, "revision-verifier")
 
 
 @train.command()
@@ -130,9 +208,13 @@ def export(
     temperature: Temperature = 2.0,
     min_p: MinP = 0.1,
 ) -> None:
-    """Put generator, verifier and tokenizer into a pair's folder and write its pair.toml."""
+    """Put what was trained into a pair's folder and write its pair.toml.
+
+    That is generator, verifier and tokenizer; and reviser and its verifier, if there are any.
+    """
     with _extra():
-        from ttsolve.train.run import SAMPLING, export_pair
+        from ttsolve.train.finish import export_pair
+        from ttsolve.train.work import SAMPLING
 
         sampling = replace(SAMPLING, temperature=temperature, min_p=min_p)
         render.line(f"{export_pair(work, output, sampling)}")
@@ -147,6 +229,6 @@ def measure(
 ) -> None:
     """Measure the pair on its test split and the Game of 24; write the model card's figures."""
     with _extra():
-        from ttsolve.train.run import measure_pair
+        from ttsolve.train.finish import measure_pair
 
         measure_pair(pair, work, samples, hands, render.progress)

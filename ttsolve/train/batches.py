@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +17,29 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ttsolve.errors import UsageError
-from ttsolve.train.labels import Drawn, read_pool, step_labels
+from ttsolve.train.labels import MEMORY, Drawn, read_pool, step_labels
 from ttsolve.train.rows import ROW
 from ttsolve.train.shards import SHARDS
 from ttsolve.train.tokenizer import special_ids
 
 OPEN_ROWS = 8  # that are looked at for room
+CHAIN_ROW = 512  # tokens of a row of chains
+WINDOW = MEMORY + 1  # attempts of a chain that read alike in one document and one by one
+
+Kind = Literal["prm", "orm", "revision-verifier"]
+
+
+class Packed(Protocol):
+    """What goes into a row."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+
+    @property
+    def question(self) -> str: ...
+
+
+P = TypeVar("P", bound=Packed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +54,18 @@ class Labelled:
     question: str
 
 
-def read_labelled(
-    pools: Sequence[Path], tokenizer: Tokenizer, outcome: bool = False
-) -> list[Labelled]:
-    """Every different solution in the pools with its labels, as tokens.
+def read_labelled(pools: Sequence[Path], tokenizer: Tokenizer, kind: Kind) -> list[Labelled]:
+    """Everything in the pools with its labels, as tokens.
 
-    With `outcome` each has one label: at its last step, whether its answer is right.
+    For a "prm" every different solution with a label at each step; for an "orm" with one, at its
+    last step: whether its answer is right. For a "revision-verifier" every chain, with such a label
+    at the end of each attempt.
     """
     drawn = (d for pool in pools for d in read_pool(pool))
+    if kind == "revision-verifier":
+        return [chain for d in drawn for chain in _chains(d, tokenizer)]
     labelled = (solution for d in drawn for solution in _labelled(d, tokenizer))
-    return [_outcome(s) for s in labelled] if outcome else list(labelled)
+    return [_outcome(s) for s in labelled] if kind == "orm" else list(labelled)
 
 
 def _outcome(solution: Labelled) -> Labelled:
@@ -69,14 +89,39 @@ def _labelled(drawn: Drawn, tokenizer: Tokenizer) -> list[Labelled]:
     return out
 
 
-def split(solutions: Sequence[Labelled], held_out: float) -> tuple[list[Labelled], list[Labelled]]:
+def _chains(drawn: Drawn, tokenizer: Tokenizer) -> list[Labelled]:
+    """Each chain as one document: the question before every attempt, as a reviser is shown it.
+
+    An attempt without an answer has no label. Only the first attempts that fit a row, and a
+    reviser's window, are taken: what a later one was shown is another document.
+    """
+    question = drawn.problem.question
+    asked = tokenizer.encode(question + "\n").ids
+    out = []
+    for first in range(0, len(drawn.samples), drawn.length):
+        tokens, marks, targets = [special_ids(tokenizer)[0]], list[int](), list[float]()
+        for attempt in drawn.samples[first : first + min(drawn.length, WINDOW)]:
+            ids = asked + tokenizer.encode(attempt.text.rstrip("\n") + "\n").ids
+            if len(tokens) + len(ids) > CHAIN_ROW:
+                break
+            tokens += ids
+            if attempt.answer is not None:
+                marks.append(len(tokens) - 1)
+                targets.append(float(attempt.right))
+        if marks:
+            labels = (tuple(tokens), tuple(marks), tuple(targets))
+            out.append(Labelled(*labels, 1, targets[-1] == 1, question))
+    return out
+
+
+def split(solutions: Sequence[P], held_out: float) -> tuple[list[P], list[P]]:
     """Learn from some questions, keep others (by the hash of their text) for early stopping.
 
     Raises:
         UsageError: one of the two would be empty.
     """
 
-    def kept(solution: Labelled) -> bool:
+    def kept(solution: P) -> bool:
         digest = blake2b(solution.question.encode(), digest_size=2).digest()
         return int.from_bytes(digest, "little") < held_out * 65536
 
@@ -86,46 +131,58 @@ def split(solutions: Sequence[Labelled], held_out: float) -> tuple[list[Labelled
     return learn, hold
 
 
-class Batches:
-    """Rows packed with solutions in random order, each epoch in another."""
+class Rotation(Generic[P]):
+    """Rows for every shard of every step, each epoch in another order."""
 
-    def __init__(self, solutions: Sequence[Labelled], seed: int, per_step: int):
-        order = random.Random(seed).sample(range(len(solutions)), len(solutions))
-        self.rows = pack([solutions[i] for i in order])
+    def __init__(self, rows: list[list[P]], seed: int, per_step: int):
+        self.rows = rows
         self.each = per_step // SHARDS
         self._order = lru_cache(maxsize=2)(
             lambda epoch: random.Random(f"{seed}/{epoch}").sample(self.rows, len(self.rows))
         )
 
-    def at(self, step: int, shard: int) -> tuple[Tensor, ...]:
-        """The rows of one shard of one optimiser step, as `tensors` gives them."""
+    def at(self, step: int, shard: int) -> list[list[P]]:
+        """The rows of one shard of one optimiser step."""
         first = (step * SHARDS + shard) * self.each
         places = (divmod(place, len(self.rows)) for place in range(first, first + self.each))
-        return tensors([self._order(epoch)[index] for epoch, index in places])
+        return [self._order(epoch)[index] for epoch, index in places]
 
 
-def pack(solutions: Sequence[Labelled]) -> list[list[Labelled]]:
-    """Fill rows one after the other, putting each solution into the fullest open row it fits."""
-    rows: list[list[Labelled]] = []
-    open_rows: list[tuple[int, list[Labelled]]] = []  # (room, row), least room first
-    for solution in solutions:
-        size = len(solution.tokens)
-        fitting = (i for i, (room, _) in enumerate(open_rows) if room >= size)
+class Batches(Rotation[Labelled]):
+    """Rows packed with solutions in random order, as tensors."""
+
+    def __init__(self, solutions: Sequence[Labelled], seed: int, per_step: int, room: int = ROW):
+        order = random.Random(seed).sample(range(len(solutions)), len(solutions))
+        super().__init__(pack([solutions[i] for i in order], room), seed, per_step)
+        self.room = room
+
+    def tensors_at(self, step: int, shard: int) -> tuple[Tensor, ...]:
+        """The rows of one shard of one optimiser step, as `tensors` gives them."""
+        return tensors(self.at(step, shard), self.room)
+
+
+def pack(documents: Sequence[P], room: int = ROW) -> list[list[P]]:
+    """Fill rows of `room` tokens in turn, putting each document into the fullest open row."""
+    rows: list[list[P]] = []
+    open_rows: list[tuple[int, list[P]]] = []  # (room left, row), least first
+    for document in documents:
+        size = len(document.tokens)
+        fitting = (i for i, (left, _) in enumerate(open_rows) if left >= size)
         if (best := next(fitting, None)) is not None:
-            room, row = open_rows.pop(best)
+            left, row = open_rows.pop(best)
         else:
-            room, row = ROW, []
+            left, row = room, []
             rows.append(row)
-        row.append(solution)
-        open_rows.append((room - size, row))
+        row.append(document)
+        open_rows.append((left - size, row))
         open_rows = sorted(open_rows, key=lambda entry: entry[0])[-OPEN_ROWS:]
     return rows
 
 
-def tensors(rows: Sequence[Sequence[Labelled]]) -> tuple[Tensor, ...]:
-    """ids, positions, document numbers, targets, weights of labelled places; [rows, ROW] each."""
-    ids, places, numbers = (np.zeros((len(rows), ROW), dtype=np.int64) for _ in range(3))
-    targets, weights = (np.zeros((len(rows), ROW), dtype=np.float32) for _ in range(2))
+def tensors(rows: Sequence[Sequence[Labelled]], room: int = ROW) -> tuple[Tensor, ...]:
+    """ids, positions, document numbers, targets, weights of labelled places; [rows, room] each."""
+    ids, places, numbers = (np.zeros((len(rows), room), dtype=np.int64) for _ in range(3))
+    targets, weights = (np.zeros((len(rows), room), dtype=np.float32) for _ in range(2))
     for r, row in enumerate(rows):
         used = 0
         for number, solution in enumerate(row, start=1):

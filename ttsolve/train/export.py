@@ -60,7 +60,7 @@ def export_gguf(
             for ours, weight in _weights(model).items():
                 as_kind = kind if weight.ndim == 2 else GGMLQuantizationType.F32
                 data = gguf.quantize(weight, as_kind)
-                writer.add_tensor(_gguf_name(ours), data, raw_dtype=as_kind)
+                writer.add_tensor(gguf_name(ours), data, raw_dtype=as_kind)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
@@ -127,7 +127,7 @@ def _describe(writer: Any, shape: Shape) -> None:
     writer.add_rope_freq_base(shape.rope_base)
 
 
-def _gguf_name(ours: str) -> str:
+def gguf_name(ours: str) -> str:
     """What llama.cpp calls a weight: `blocks.3.query.weight` is `blk.3.attn_q.weight`."""
     if ours.startswith("blocks."):
         _, layer, part, suffix = ours.split(".")

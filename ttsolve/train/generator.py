@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,9 +23,11 @@ from ttsolve.answers import extract
 from ttsolve.grade import grade
 from ttsolve.pocketmath import LEVELS, SUBJECTS, Exercise, exercises
 from ttsolve.train.checkpoint import load_state, resume, save_state
-from ttsolve.train.model import LanguageModel, Past, Shape, causal_mask
+from ttsolve.train.import_gguf import read_gguf
+from ttsolve.train.model import LanguageModel, Shape
 from ttsolve.train.muon import optimisers
 from ttsolve.train.rows import ROW, Rows, row_mask
+from ttsolve.train.sampling import sample
 from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer, special_ids
 
@@ -145,7 +147,9 @@ def row_loss(
 
 
 def load_generator(path: Path) -> LanguageModel:
-    """The model in a checkpoint, ready to use."""
+    """The model in a checkpoint, or in a GGUF made of one, ready to use."""
+    if path.suffix == ".gguf":
+        return read_gguf(path)
     state = load_state(path)
     model = LanguageModel(Shape(**state["shape"]))
     model.load_state_dict(state["model"])
@@ -169,36 +173,10 @@ def greedy_accuracy(model: LanguageModel, tokenizer: Tokenizer, tests: list[Exer
     return sum(right) / len(right)
 
 
-@torch.no_grad()
 def greedy(
     model: LanguageModel, tokenizer: Tokenizer, questions: list[str], limit: int = 200
 ) -> list[str]:
-    """Solutions at temperature 0, by plain batched decoding: the slow twin of the real engine."""
-    bos, eos = special_ids(tokenizer)
-    device = model.embedding.weight.device
-    out = []
-    for group in _grouped(questions, 50):
-        prompts = [[bos, *tokenizer.encode(q + "\n").ids] for q in group]
-        width = max(map(len, prompts))
-        ids = torch.tensor([[bos] * (width - len(p)) + p for p in prompts], device=device)
-        real = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
-        attention = torch.tensor(real, device=device)
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
-        past: list[Past] | None = None
-        grown: list[Tensor] = []
-        while len(grown) < limit:
-            hidden, past = model(ids, positions, causal_mask(attention, ids.shape[1]), past)
-            ids = model.logits(hidden[:, -1:]).argmax(-1)
-            positions = positions[:, -1:] + 1
-            attention = F.pad(attention, (0, 1), value=1)
-            grown.append(ids)
-            if all((row == eos).any() for row in torch.cat(grown, 1)):
-                break
-        for row in torch.cat(grown, 1).tolist():
-            out.append(tokenizer.decode(row[: row.index(eos)] if eos in row else row))
-    return out
-
-
-def _grouped(items: list[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    """Solutions at temperature 0."""
+    bos, _ = special_ids(tokenizer)
+    prompts = [[bos, *tokenizer.encode(q + "\n").ids] for q in questions]
+    return [tokenizer.decode(ids) for ids in sample(model, tokenizer, prompts, limit=limit)]

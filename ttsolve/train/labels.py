@@ -21,8 +21,11 @@ from ttsolve.core import Problem, Solution
 from ttsolve.engine import Generator, Sampling, sample_seed
 from ttsolve.errors import StorageError, UsageError
 from ttsolve.grade import grade
+from ttsolve.strategies.revisions import Revisions
 
 AT_ONCE = 64  # problems in one call of the engine
+CHAINS_AT_ONCE = 64  # as many as the engine keeps the beginnings of
+MEMORY: int = Revisions.memory  # earlier attempts that a reviser is shown, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Drawn:
     """A problem with its samples."""
 
     problem: Problem
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...]  # chain after chain
+    length: int = 1  # of each chain of revisions; 1: independent samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,12 @@ def draw(
     file: Path,
     *,
     seed: int = 0,
+    length: int = 1,
     report: Callable[[Drawing], None] = lambda drawing: None,
 ) -> None:
     """Sample every problem `samples` times into `file`; what is in it already stays.
+
+    length: attempts of a chain, each shown the latest before it; `samples` counts chains.
 
     Raises:
         UsageError: the file holds samples of other problems.
@@ -76,24 +83,48 @@ def draw(
     _trim(file)
     done = _done(file, problems)
     started, tokens = time.monotonic(), 0
-    for first in range(done, len(problems), AT_ONCE):
-        group = problems[first : first + AT_ONCE]
-        prefixes = [p.root for p in group for _ in range(samples)]
-        how = [
-            replace(sampling, seed=sample_seed(seed, p.question, lane))
-            for p in group
-            for lane in range(samples)
-        ]
-        grown, usage = generator.sample(prefixes, how)
-        tokens += usage.generated_tokens
-        lines = [
-            _line(problem, grown[i * samples : (i + 1) * samples])
-            for i, problem in enumerate(group)
-        ]
+    at_once = AT_ONCE if length == 1 else max(1, CHAINS_AT_ONCE // samples)
+    for first in range(done, len(problems), at_once):
+        group = problems[first : first + at_once]
+        grown, used = _grown(generator, group, samples, length, sampling, seed)
+        tokens += used
+        lines = [_line(p, solutions, length) for p, solutions in zip(group, grown, strict=True)]
         _append(file, lines)
         passed, count = max(time.monotonic() - started, 1e-3), first + len(group)
         left = passed / (count - done) * (len(problems) - count)
         report(Drawing(count, len(problems), tokens / passed, left))
+
+
+def _grown(
+    generator: Generator,
+    problems: Sequence[Problem],
+    chains: int,
+    length: int,
+    sampling: Sampling,
+    seed: int,
+) -> tuple[list[list[Solution]], int]:
+    """The attempts of every problem, chain after chain; and how many tokens were drawn."""
+    shown = Revisions(chains * length, chains=chains).shown
+    places = [(problem, chain) for problem in problems for chain in range(chains)]
+    grown: list[list[Solution]] = [[] for _ in places]
+    tokens = 0
+    for turn in range(length):
+        prefixes = [
+            shown(p, chain, before) if length > 1 else p.root
+            for (p, chain), before in zip(places, grown, strict=True)
+        ]
+        how = [
+            replace(sampling, seed=sample_seed(seed, p.question, chain * length + turn))
+            for p, chain in places
+        ]
+        attempts, usage = generator.sample(prefixes, how)
+        tokens += usage.generated_tokens
+        for before, attempt in zip(grown, attempts, strict=True):
+            before.append(attempt)
+    return [
+        [attempt for chain in grown[first : first + chains] for attempt in chain]
+        for first in range(0, len(grown), chains)
+    ], tokens
 
 
 def _done(file: Path, problems: Sequence[Problem]) -> int:
@@ -114,7 +145,7 @@ def read_pool(file: Path) -> Iterator[Drawn]:
         samples = (
             Sample(_steps(s["text"]), s["answer"], s["right"], s["tokens"]) for s in row["samples"]
         )
-        yield Drawn(problem, tuple(samples))
+        yield Drawn(problem, tuple(samples), row.get("length", 1))
 
 
 def _steps(text: str) -> tuple[str, ...]:
@@ -141,14 +172,16 @@ def step_labels(drawn: Drawn) -> dict[tuple[str, ...], list[float]]:
     }
 
 
-def _line(problem: Problem, solutions: Sequence[Solution]) -> str:
-    row = {
+def _line(problem: Problem, solutions: Sequence[Solution], length: int = 1) -> str:
+    row: dict[str, object] = {
         "problem": {
             key: getattr(problem, key)
             for key in ("question", "reference", "check", "id", "level", "subject")
         },
         "samples": [_sample(problem, s) for s in solutions],
     }
+    if length > 1:
+        row["length"] = length
     return json.dumps(row) + "\n"
 
 

@@ -2,7 +2,8 @@
 
 Section 3 of the paper: binary cross-entropy at the end of every step against its soft label; a
 tenth of the questions is held out, and the weights with the lowest loss on it are kept. An outcome
-reward model (ORM) learns from the same samples, at their last step alone.
+reward model (ORM) learns from the same samples, at their last step alone; a revision verifier is
+one that reads the earlier attempts of a chain too (section 6.2).
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ttsolve.measure import separation
-from ttsolve.train.batches import Batches, Labelled, pack, read_labelled, split, tensors
+from ttsolve.train.batches import (
+    CHAIN_ROW,
+    Batches,
+    Kind,
+    Labelled,
+    pack,
+    read_labelled,
+    split,
+    tensors,
+)
 from ttsolve.train.checkpoint import load_state, resume, save_state
 from ttsolve.train.generator import load_generator
 from ttsolve.train.model import LanguageModel, RewardModel, Shape
@@ -46,12 +56,8 @@ class Recipe:
     held_out: float = 0.1  # of the questions
     seed: int = 0
 
-    @property
-    def steps(self) -> int:
-        return max(1, self.tokens // (self.rows * ROW))
-
-    def rate_at(self, step: int) -> float:
-        return self.rate * min((step + 1) / self.warmup, 1.0) * (1 - step / self.steps)
+    def rate_at(self, step: int, steps: int) -> float:
+        return self.rate * min((step + 1) / self.warmup, 1.0) * (1 - step / steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +89,21 @@ class Job:
     generator: Path  # checkpoint of the LM to start from
     tokenizer: Path
     recipe: Recipe
-    outcome: bool = False  # an ORM, not a PRM
+    kind: Kind = "prm"
 
     @property
     def best(self) -> Path:
         """The checkpoint with the lowest held-out loss."""
-        return self.folder / ("orm.pt" if self.outcome else "verifier.pt")
+        return self.folder / f"{'verifier' if self.kind == 'prm' else self.kind}.pt"
+
+    @property
+    def room(self) -> int:
+        """Tokens of a row."""
+        return CHAIN_ROW if self.kind == "revision-verifier" else ROW
+
+    @property
+    def steps(self) -> int:
+        return max(1, self.recipe.tokens // (self.recipe.rows * self.room))
 
     @property
     def last(self) -> Path:
@@ -121,32 +136,32 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = RewardModel(load_generator(job.generator), recipe.judges).to(device)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
-    solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), job.outcome)
+    solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), job.kind)
     learned, held_out = split(solutions, recipe.held_out)
-    batches = Batches(learned, recipe.seed, recipe.rows)
+    batches = Batches(learned, recipe.seed, recipe.rows, job.room)
     state = resume(job.last, model, tuning)
     best = float(state.get("best", math.inf))
     losses: list[float] = []
     reported = time.monotonic()
-    for step in range(state["step"], recipe.steps):
+    for step in range(state["step"], job.steps):
 
         def loss_of(shard: int, step: int = step) -> Tensor:
-            return label_loss(model, *(t.to(device) for t in batches.at(step, shard)))
+            return label_loss(model, *(t.to(device) for t in batches.tensors_at(step, shard)))
 
-        losses.append(learn(model, tuning, recipe.rate_at(step), loss_of))
-        done, last = step + 1, step + 1 == recipe.steps
+        losses.append(learn(model, tuning, recipe.rate_at(step, job.steps), loss_of))
+        done, last = step + 1, step + 1 == job.steps
         if is_first() and (done % REPORT_EVERY == 0 or last):
-            speed = len(losses) * recipe.rows * ROW / (time.monotonic() - reported)
+            speed = len(losses) * recipe.rows * job.room / (time.monotonic() - reported)
             quality = None
             if done % JUDGE_EVERY == 0 or last:
-                quality = judge(model, held_out)
+                quality = judge(model, held_out, job.room)
                 kept = _state(model, done)
                 if quality.loss < best:
                     best = quality.loss
                     save_state(job.best, kept)
                 kept |= {"best": best, "optimisers": [o.state_dict() for o in tuning]}
                 save_state(job.last, kept)
-            report(Progress(done, recipe.steps, sum(losses) / len(losses), speed, quality))
+            report(Progress(done, job.steps, sum(losses) / len(losses), speed, quality))
             losses, reported = [], time.monotonic()
 
 
@@ -176,15 +191,17 @@ def label_loss(
 
 
 @torch.no_grad()
-def judge(model: RewardModel, solutions: Sequence[Labelled], at_once: int = 32) -> Quality:
-    """Loss and AUC within questions."""
+def judge(
+    model: RewardModel, solutions: Sequence[Labelled], room: int = ROW, at_once: int = 32
+) -> Quality:
+    """Loss and AUC within questions (of a chain its last label counts)."""
     model.eval()
     device = next(model.parameters()).device
-    rows, total, weight = pack(solutions), 0.0, 0.0
+    rows, total, weight = pack(solutions, room), 0.0, 0.0
     scored: dict[str, list[tuple[float, bool, int]]] = {}
     for start in range(0, len(rows), at_once):
         group = rows[start : start + at_once]
-        ids, places, numbers, targets, weights = tensors(group)
+        ids, places, numbers, targets, weights = tensors(group, room)
         logits = row_logits(model, ids.to(device), places.to(device), numbers.to(device)).cpu()
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         total += float((losses * weights).sum())

@@ -1,0 +1,82 @@
+"""What a reviser learns from: wrong attempts, then a right one (paper section 6.1, after RISE).
+
+All samples of a question are drawn side by side; trajectories are put together afterwards. A
+*trajectory* is a question, up to four wrong attempts as its context, and a right one as its target.
+The last wrong attempt is the one most like the target, character by character, so that a reviser
+learns to correct what it sees and not to start anew; the others are any.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
+
+from ttsolve.files import write_whole
+from ttsolve.train.labels import MEMORY, Drawn, read_pool
+
+PER_QUESTION = 12  # right samples of a question that become targets, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One example for a reviser. Texts end with a line break."""
+
+    question: str
+    context: tuple[str, ...]  # wrong attempts, the oldest first
+    target: str  # a right one
+
+
+def trajectories(drawn: Drawn, seed: int = 0) -> list[Trajectory]:
+    """The trajectories of one problem's samples; samples without an answer are left out.
+
+    For each right sample a number from 0 to `MEMORY` is drawn, and as many wrong samples, or as
+    many as there are. Of the right ones at most `PER_QUESTION` are taken, and one more than there
+    are wrong ones: easy questions have many, and little to learn from.
+    """
+    question = drawn.problem.question
+    dice = random.Random(f"{seed}/{question}")
+    parsable = [s for s in drawn.samples if s.answer is not None]
+    wrong = [_line_ended(s.text) for s in parsable if not s.right]
+    right = [_line_ended(s.text) for s in parsable if s.right]
+    chosen = dice.sample(right, min(len(right), PER_QUESTION, 1 + len(wrong)))
+    return [Trajectory(question, context(target, wrong, dice), target) for target in chosen]
+
+
+def context(target: str, wrong: Sequence[str], dice: random.Random) -> tuple[str, ...]:
+    """The wrong attempts before a target: uniformly many, the one nearest to it last."""
+    count = min(dice.randint(0, MEMORY), len(wrong))
+    if count == 0:
+        return ()
+    distances = cdist([target], wrong, scorer=Levenshtein.distance)[0]
+    nearest = int(distances.argmin())
+    others = [text for i, text in enumerate(wrong) if i != nearest]
+    return (*dice.sample(others, count - 1), wrong[nearest])
+
+
+def write_trajectories(pool: Path, file: Path, seed: int = 0) -> int:
+    """Put the trajectories of all problems of a pool into a file, a line each; their number.
+
+    Raises:
+        StorageError: the file could not be written; nothing half-written stays.
+    """
+    lines = [json.dumps(asdict(t)) for drawn in read_pool(pool) for t in trajectories(drawn, seed)]
+    write_whole(file, "".join(f"{line}\n" for line in lines))
+    return len(lines)
+
+
+def read_trajectories(files: Sequence[Path]) -> Iterator[Trajectory]:
+    """The trajectories in such files."""
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            yield Trajectory(row["question"], tuple(row["context"]), row["target"])
+
+
+def _line_ended(text: str) -> str:
+    return text.rstrip("\n") + "\n"
