@@ -83,6 +83,13 @@ def test_a_lead_within_its_standard_error_is_a_tie_and_a_clear_one_is_not() -> N
     )
 
 
+def test_one_problem_alone_is_no_evidence_unless_every_lead_counts() -> None:
+    rates = {"cheap": np.zeros(1), "dear": np.ones(1)}
+    costs = {"cheap": np.ones(1), "dear": np.full(1, 9.0)}
+    assert best_of(rates, costs) == "cheap"
+    assert best_of(rates, costs, 0) == "dear"
+
+
 def test_cross_validation_does_not_reward_luck() -> None:
     """Ten strategies that are all coins: the best of them is no better than a coin."""
     rng = np.random.default_rng(0)

@@ -26,7 +26,7 @@ PACKAGE = Path(ttsolve.__file__).parent
 POCKET = paths.carried_pairs() / "pocket" / "generator.gguf"
 
 # They take minutes to hours; of these only the options are checked.
-LONG = ("ttsolve train", "ttsolve models export-prm")
+LONG = ("ttsolve train", "ttsolve models export-prm", "ttsolve reproduce")
 
 needs_pocket = pytest.mark.skipif(not POCKET.exists(), reason="the embedded pair is not there")
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="the console lines are bash")

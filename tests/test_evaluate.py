@@ -6,6 +6,7 @@ import json
 import threading
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
 import eval_maker
@@ -20,13 +21,15 @@ from ttsolve.dataset import Entry
 from ttsolve.engine import Engine
 from ttsolve.engines.sim import RIGHT_ANSWER, SimGenerator, SimVerifier
 from ttsolve.errors import UsageError
+from ttsolve.eval_files import known_problems
+from ttsolve.fields import Fields
 from ttsolve.grid import Grid, sizes
-from ttsolve.policy import Choice, Policy, content_hash
-from ttsolve.pools import pool_of, unscored, vote_among
+from ttsolve.policy import Choice, Policy, content_hash, policy_of
+from ttsolve.pools import pool_of, rescored, unscored, vote_among
 from ttsolve.solve import SIM, solve
 from ttsolve.store import Store
-from ttsolve.strategies import BestOfN, Majority
-from ttsolve.vote import best_of_n_weighted, majority
+from ttsolve.strategies import STRATEGIES, BestOfN, Majority
+from ttsolve.vote import best_of_n_weighted, majority, score_of
 
 BOTH = ("best-of-n", "beam:width=4")
 
@@ -81,6 +84,16 @@ def test_a_pools_first_samples_are_the_run_of_that_budget(n, strategy) -> None:
         assert share == pytest.approx(run.share)
         vote = (best_of_n_weighted if strategy is BestOfN else majority)(run.candidates)
         assert bool(pool.right[place]) == (vote.answer == RIGHT_ANSWER)
+
+
+@pytest.mark.parametrize("by", ["last", "min", "prod"])
+def test_a_rescored_pool_has_the_scores_that_its_solutions_have(by) -> None:
+    problem = Problem("dice p=0.7", reference=RIGHT_ANSWER)
+    result = solve(problem, Engine(SimGenerator(), SimVerifier()), BestOfN(8), SIM)
+    pool = rescored(pool_of(result, problem, SIM), by)
+    assert pool.scores == pytest.approx([score_of(c, by) for c in result.candidates])
+    blind = solve(problem, Engine(SimGenerator()), BestOfN(8), SIM)
+    assert np.isnan(rescored(pool_of(blind, problem, SIM), by).scores).all()
 
 
 def test_every_cell_has_a_row_and_no_row_more_units_than_its_budget() -> None:
@@ -156,7 +169,8 @@ POISON = "the reference must not be read"
 
 
 def clean(solutions) -> None:
-    for solution in solutions:
+    attempts = [attempt for solution in solutions for attempt in solution.attempts]
+    for solution in (*solutions, *attempts):
         problem = solution.problem
         known = (problem.reference, problem.check, problem.level, problem.subject)
         assert known == (None, None, None, None), POISON
@@ -188,7 +202,7 @@ def test_a_poisoned_reference_reaches_no_generator_verifier_or_policy() -> None:
     for reference in (POISON, RIGHT_ANSWER):
         problem = Problem("dice", reference, level=5, subject=POISON)
         evaluator = eval_maker.evaluator(
-            (*BOTH, "majority", "lookahead", "dvts", "auto", "auto:confidence=0.9"),
+            (*STRATEGIES, "auto", "auto:confidence=0.9"),
             (4, 8),
             models=(WaryGenerator(), WaryVerifier()),
             policy=policy,
@@ -199,6 +213,24 @@ def test_a_poisoned_reference_reaches_no_generator_verifier_or_policy() -> None:
     ]
     assert blind[0] == blind[1]
     assert not any(row.right for row in rows[0])
+
+
+def test_calibrate_refuses_a_pairs_own_test_split_unasked(pocket, tmp_path, ttsolve) -> None:
+    target = tmp_path / "policy.toml"
+    done = ttsolve("calibrate", pocket.folder / "data" / "test.jsonl", "--limit", 7, "-o", target)
+    assert (done.code, done.out, target.exists()) == (2, "", False)
+    assert "7 of the problems are in" in done.err
+    assert "must stay unseen" in done.err
+
+
+def test_what_ships_was_fitted_on_the_calibration_split_alone(pocket) -> None:
+    hashes = {}
+    for split in ("calibration", "test"):
+        known = known_problems(pocket.folder / "data" / f"{split}.jsonl", Fields(), None)
+        hashes[split] = {content_hash(entry.problem.question) for entry in known}
+    assert not hashes["calibration"] & hashes["test"]
+    fitted_on = set(policy_of(pocket).fitted_on)  # empty: there is no policy of its own
+    assert fitted_on <= hashes["calibration"]
 
 
 def test_calibrate_refuses_the_test_split_by_what_it_asks(dice, tmp_path, ttsolve) -> None:

@@ -8,8 +8,8 @@ all of them. Ties go to the cheaper strategy.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ class Table:
     rates: dict[Cell, Floats]  # how often the strategy is right at that budget, 0..1
     costs: dict[Cell, Floats]  # tokens, generated and verified
     pools: tuple[Pool, ...]
+    seconds: dict[Cell, Floats] = field(default_factory=dict)
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -43,6 +44,14 @@ class Table:
     def strategies(self, budget: int) -> list[str]:
         """Those measured at that budget."""
         return [name for name, at in self.rates if at == budget]
+
+    def only(self, names: Collection[str]) -> Table:
+        """The table of these strategies alone."""
+        rates, costs, seconds = (
+            {cell: value for cell, value in part.items() if cell[0] in names}
+            for part in (self.rates, self.costs, self.seconds)
+        )
+        return replace(self, rates=rates, costs=costs, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +65,28 @@ class Fitted:
     gain: Estimate  # over the best single strategy, cross-validated as well
 
 
-def table_of(outcomes: Sequence[Measured]) -> Table:
-    """The rows of one seed as arrays, the problems in their order; those of `auto` are left out."""
+def table_of(outcomes: Sequence[Measured], *, with_auto: bool = False) -> Table:
+    """The rows of one seed as arrays, the problems in their order.
+
+    Those of `auto` are left out (it is no choice of a policy) unless they are asked for.
+    """
     rates: dict[Cell, list[float]] = {}
     costs: dict[Cell, list[float]] = {}
+    seconds: dict[Cell, list[float]] = {}
     whole = [outcome for outcome in outcomes if outcome.rows]
     rows = [row for outcome in whole for row in outcome.rows if row.seed == outcome.rows[0].seed]
-    for row in (row for row in rows if row.strategy.partition(":")[0] != Auto.name):
-        rates.setdefault((row.strategy, row.budget), []).append(row.rate)
-        costs.setdefault((row.strategy, row.budget), []).append(row.tokens + row.verifier_tokens)
+    for row in rows:
+        if with_auto or row.strategy.partition(":")[0] != Auto.name:
+            cell = row.strategy, row.budget
+            rates.setdefault(cell, []).append(row.rate)
+            costs.setdefault(cell, []).append(row.tokens + row.verifier_tokens)
+            seconds.setdefault(cell, []).append(row.seconds)
     return Table(
         contents=tuple(outcome.rows[0].content for outcome in whole),
         rates={cell: np.array(values) for cell, values in rates.items()},
         costs={cell: np.array(values) for cell, values in costs.items()},
         pools=tuple(outcome.pools[0] for outcome in whole if outcome.pools),
+        seconds={cell: np.array(values) for cell, values in seconds.items()},
     )
 
 
@@ -110,7 +127,7 @@ def best_of(rates: Mapping[str, Floats], costs: Mapping[str, Floats], tie: float
     def tied(name: str) -> bool:
         lead = rates[leader] - rates[name]
         error = lead.std(ddof=1) / math.sqrt(lead.size) if lead.size > 1 else math.inf
-        return bool(lead.mean() <= tie * error + 1e-12)
+        return bool(lead.mean() <= (tie * error if tie else 0.0) + 1e-12)
 
     return min((n for n in rates if tied(n)), key=lambda name: float(costs[name].mean()))
 
@@ -121,15 +138,19 @@ def after_probe(values: Mapping[Cell, Floats], strategy: str, left: int) -> Floa
     Between two budgets that were measured the value is interpolated in the logarithm. That the
     probe's samples vote as well is left out: what is found here is a little less than what comes.
     """
-    at = sorted(budget for name, budget in values if name == strategy)
-    if not at or left < at[0]:
+    return at_budget({b: value for (name, b), value in values.items() if name == strategy}, left)
+
+
+def at_budget(curve: Mapping[int, Floats], budget: float) -> Floats | None:
+    """A curve's value, linear in the budget's logarithm, level after its end; None: before it."""
+    if not curve or budget < min(curve):
         return None
-    low = max(budget for budget in at if budget <= left)
-    high = min((budget for budget in at if budget > left), default=low)
-    if low in (high, left):
-        return values[strategy, low]
-    part = math.log(left / low) / math.log(high / low)
-    return (1 - part) * values[strategy, low] + part * values[strategy, high]
+    low = max(point for point in curve if point <= budget)
+    high = min((point for point in curve if point > budget), default=low)
+    if low in (high, budget):
+        return curve[low]
+    part = math.log(budget / low) / math.log(high / low)
+    return (1 - part) * curve[low] + part * curve[high]
 
 
 def options(table: Table, budget: int, probe: int) -> tuple[dict[str, Floats], dict[str, Floats]]:
@@ -154,13 +175,23 @@ def cross_validated(
     rates: Mapping[str, Floats], costs: Mapping[str, Floats], bins: Ints, tie: float = TIE
 ) -> Floats:
     """How often the choice is right for each problem, chosen on the other half of its bin: [P]."""
-    out = np.zeros(len(bins))
+    names = chosen_by_halves(rates, costs, bins, tie)
+    return np.array([rates[name][place] for place, name in enumerate(names)])
+
+
+def chosen_by_halves(
+    rates: Mapping[str, Floats], costs: Mapping[str, Floats], bins: Ints, tie: float = TIE
+) -> list[str]:
+    """The strategy for each problem, chosen on the other half of its bin."""
+    out = [""] * len(bins)
     for one in np.unique(bins):
         places = np.flatnonzero(bins == one)
         halves = [places[::2], places[1::2]]
         for judged, seen in (halves, halves[::-1]):
             where = seen if seen.size else judged
-            out[judged] = rates[best_of(_at(rates, where), _at(costs, where), tie)][judged]
+            name = best_of(_at(rates, where), _at(costs, where), tie)
+            for place in judged:
+                out[place] = name
     return out
 
 

@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttsolve import render, render_batch
-from ttsolve.auto import Auto, plan_for
+from ttsolve import render
+from ttsolve.auto import Auto
+from ttsolve.cli_measure import (
+    Budgets,
+    DataSet,
+    InFlight,
+    Job,
+    Limit,
+    Strategies,
+    budgets_of,
+    grid_of,
+    warn_of_seen,
+)
 from ttsolve.cli_options import (
-    BUDGETS,
     INTERRUPTED,
     AnswerField,
+    FewShot,
     GeneratorPath,
     GpuLayers,
+    ModelName,
     PairName,
     QuestionField,
     Seed,
     Temperature,
     chosen_pair,
-    chosen_sampling,
-    ctrl_c_sets,
 )
-from ttsolve.cli_store import CacheFile, NoCache, stored_pair
-from ttsolve.dataset import Entry
-from ttsolve.engine import Engine
+from ttsolve.cli_store import CacheFile, NoCache
 from ttsolve.errors import UsageError
 from ttsolve.eval_files import known_problems, refuse_test, write_rows
 from ttsolve.fields import Fields
-from ttsolve.pair import DEFAULT, Pair
+from ttsolve.pair import Pair
 from ttsolve.policy import (
     FILE,
     Policy,
-    models_of,
+    bound_to,
     policy_of,
-    read_plan,
     read_policy,
-    shared,
     write_policy,
 )
-from ttsolve.strategies import STRATEGIES, Strategy
+from ttsolve.strategies import STRATEGIES
 
 if TYPE_CHECKING:  # they open numpy or SQLite, and --help does without
     from ttsolve.evaluate import Measured
-    from ttsolve.grid import Grid
-    from ttsolve.recall import StoredPair
 
 SWEEP = tuple(  # the paper's section 5.3, and what came after it
     text
@@ -61,116 +62,6 @@ SWEEP = tuple(  # the paper's section 5.3, and what came after it
     if text.partition(":")[0] in STRATEGIES
 )
 SHORT = ("best-of-n", "majority", "beam:width=4", Auto.name)
-LANES = 128  # samples in flight: twice what a generator decodes at once keeps it busy
-
-
-def _budgets(text: str) -> tuple[int, ...]:
-    """The budgets the user listed, rising.
-
-    Raises:
-        UsageError: when one is no whole number, or out of range.
-    """
-    try:
-        budgets = tuple(sorted({int(part) for part in str(text).split(",")}))
-    except ValueError:
-        budgets = (0,)
-    if not all(budget in BUDGETS for budget in budgets):
-        allowed = f"whole numbers from {BUDGETS[0]} to {BUDGETS[-1]} with commas, as 4,16,64"
-        raise UsageError(f"The budgets {text!r} cannot be spent: give {allowed}.")
-    return budgets
-
-
-DataSet = Annotated[
-    Path, typer.Argument(metavar="DATASET", help="Problems with known answers: JSON lines or CSV.")
-]
-Strategies = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--strategy",
-        metavar="NAME[:KEY=VALUE,…]",
-        help="One to measure, as beam:width=4; to be repeated.",
-    ),
-]
-Budgets = Annotated[
-    str, typer.Option(metavar="N,N,…", help="The budgets, as in solve, each on its own.")
-]
-Limit = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Take the first N problems only.")
-]
-InFlight = Annotated[
-    int | None, typer.Option(min=1, max=256, metavar="N", help="Problems solved side by side.")
-]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is measured, with what: the common part of both commands."""
-
-    pair: Pair
-    policy: Policy
-    grid: Grid
-    entries: Sequence[Entry]
-    seed: int
-    temperature: float | None
-    gpu_layers: int
-    cache: Path | None
-    no_cache: bool
-    in_flight: int | None
-
-    def run(self) -> tuple[list[Measured], bool]:
-        """What was measured, and whether Ctrl-C cut it short."""
-        from ttsolve.batch import outcomes
-        from ttsolve.evaluate import Evaluator, Measured
-
-        stop = threading.Event()
-        done: list[Measured] = []
-        with (
-            render_batch.Bar(len(self.entries), shown=render_batch.bar_wanted(to_file=True)) as bar,
-            stored_pair(self.pair, self.gpu_layers, self.cache, self.no_cache) as models,
-            ctrl_c_sets(stop),
-        ):
-            plan = partial(_plan, pair=self.pair, policy=self.policy)
-            engine = partial(self._engine, models=models, stop=stop)
-            evaluator = Evaluator(self.pair, models, self.grid, self.policy, plan, engine)
-            width = self.in_flight or max(LANES // self.grid.budgets[-1], 8)
-            bar.begin()
-            with closing(outcomes(self.entries, evaluator, stop, in_flight=width)) as measured:
-                for outcome in measured:
-                    bar.add(outcome)
-                    if isinstance(outcome, Measured):
-                        done.append(outcome)
-            again = "goes on from here" if models.store.usable else "starts anew"
-        for outcome in done:
-            if outcome.failed:
-                render.note(f"Problem {outcome.record['id']}: {outcome.record['error']}")
-        if stop.is_set():
-            render.note(f"Interrupted: the same command {again}.")
-        return done, stop.is_set()
-
-    def _engine(
-        self, seed: int, budget: int, *, models: StoredPair, stop: threading.Event
-    ) -> Engine:
-        return Engine(
-            models.generator,
-            models.verifier,
-            seed=seed,
-            sampling=chosen_sampling(self.pair, self.temperature),
-            budget=budget,
-            stop=stop,
-        )
-
-
-def _plan(text: str, budget: int, *, pair: Pair, policy: Policy) -> Strategy:
-    """The strategy of a text; `auto` may have a confidence, as in auto:confidence=0.95."""
-    name, settings = read_plan(text)
-    if name != Auto.name:
-        return plan_for(name, budget, pair, settings)
-    said = str(settings.pop("confidence", "")) or None
-    try:
-        confidence = None if said is None else float(said)
-    except ValueError:
-        raise UsageError(f"The confidence {said!r} is no number: give one from 0 to 1.") from None
-    return plan_for(name, budget, pair, settings, confidence=confidence, policy=policy)
 
 
 def evaluate(
@@ -197,8 +88,10 @@ def evaluate(
     question_field: QuestionField = None,
     answer_field: AnswerField = None,
     in_flight: InFlight = None,
-    pair: PairName = DEFAULT,
+    pair: PairName = None,
     generator: GeneratorPath = None,
+    model: ModelName = None,
+    few_shot: FewShot = None,
     seed: Seed = 0,
     temperature: Temperature = None,
     gpu_layers: GpuLayers = -1,
@@ -221,13 +114,13 @@ def evaluate(
         from ttsolve.plots import check_plot
 
         check_plot(plot)
-    chosen = chosen_pair(pair, generator)
+    chosen = chosen_pair(pair, generator, few_shot, model)
     used = read_policy(policy) if policy else policy_of(chosen)
     entries = known_problems(dataset, Fields(question_field, answer_field), limit)
-    grid = _grid(strategy or SHORT, _budgets(budgets), range(seed, seed + seeds), chosen, used)
-    _warn_of_seen(entries, used, grid)
+    grid = grid_of(strategy or SHORT, budgets_of(budgets), range(seed, seed + seeds), chosen, used)
+    warn_of_seen(entries, used, grid)
     common = (seed, temperature, gpu_layers, cache, no_cache, in_flight)
-    measured, interrupted = _Job(chosen, used, grid, entries, *common).run()
+    measured, interrupted = Job(chosen, used, grid, entries, *common).run()
     title = f"{dataset.name}, pair {chosen.name}"
     if any(outcome.rows for outcome in measured):
         _show(measured, by_bin, output, plot, title)
@@ -289,7 +182,7 @@ def calibrate(
     question_field: QuestionField = None,
     answer_field: AnswerField = None,
     in_flight: InFlight = None,
-    pair: PairName = DEFAULT,
+    pair: PairName = None,
     generator: GeneratorPath = None,
     seed: Seed = 0,
     temperature: Temperature = None,
@@ -316,14 +209,14 @@ def calibrate(
     entries = known_problems(dataset, Fields(question_field, answer_field), limit)
     refuse_test(entries, test or chosen.folder / "data" / "test.jsonl", needed=test is not None)
     nothing = Policy("nothing yet", ())
-    grid = _grid(strategy or SWEEP, _budgets(budgets), [seed], chosen, nothing)
+    spent = budgets_of(budgets)
+    grid = grid_of(strategy or sweep_of(chosen, spent), spent, [seed], chosen, nothing)
     common = (seed, temperature, gpu_layers, cache, no_cache, in_flight)
-    measured, interrupted = _Job(chosen, nothing, grid, entries, *common).run()
+    measured, interrupted = Job(chosen, nothing, grid, entries, *common).run()
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     policy = _fit(measured, f"a fit on {len(entries)} problems of {dataset.name}", ties, plot)
-    generator_sha, verifier_sha = models_of(chosen)
-    write_policy(replace(policy, generator=generator_sha, verifier=verifier_sha), target)
+    write_policy(bound_to(policy, chosen), target)
     render.progress(f"Kept in {target}.")
 
 
@@ -348,31 +241,8 @@ def _fit(measured: Sequence[Measured], about: str, ties: float, plot: Path | Non
 # --- before it begins ----------------------------------------------------------------------------
 
 
-def _grid(
-    strategies: Sequence[str],
-    budgets: Sequence[int],
-    seeds: Sequence[int],
-    pair: Pair,
-    policy: Policy,
-) -> Grid:
-    """What is measured.
+def sweep_of(pair: Pair, budgets: Sequence[int]) -> list[str]:
+    """What is swept: with a reviser, chains of revisions as well, in the paper's ratios."""
+    from ttsolve.grid import ratios
 
-    Raises:
-        UsageError: when a strategy is none, or has no size for the largest budget.
-    """
-    from ttsolve.grid import Grid
-
-    for text in strategies:
-        _plan(text, budgets[-1], pair=pair, policy=policy)
-    return Grid(tuple(dict.fromkeys(strategies)), tuple(budgets), tuple(seeds))
-
-
-def _warn_of_seen(entries: Sequence[Entry], policy: Policy, grid: Grid) -> None:
-    if not any(text.startswith(Auto.name) for text in grid.strategies):
-        return
-    seen = shared([entry.problem for entry in entries if entry.problem], set(policy.fitted_on))
-    if seen:
-        render.note(
-            f"The policy was fitted on {len(seen)} of these {len(entries)} problems: what auto "
-            "reaches here says little of others."
-        )
+    return [*SWEEP, *(f"revisions:ratio={ratio}" for ratio in ratios(budgets) if pair.reviser)]

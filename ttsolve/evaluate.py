@@ -8,7 +8,7 @@ among them. The reference answer stays here: what solves a problem is given its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,10 +20,10 @@ from ttsolve.engine import Engine
 from ttsolve.errors import ProblemTooLong, UsageError
 from ttsolve.grade import grade
 from ttsolve.grid import Grid, Row, sizes
-from ttsolve.measure import Method, Pool, vote_rates
+from ttsolve.measure import Floats, Method, Pool, vote_rates
 from ttsolve.pair import Pair
 from ttsolve.policy import Policy, content_hash
-from ttsolve.pools import pool_of, unscored, vote_among
+from ttsolve.pools import chains_of, pool_of, unscored, vote_among
 from ttsolve.recall import StoredPair
 from ttsolve.solve import aggregation_of, solve
 from ttsolve.strategies import Strategy
@@ -34,10 +34,11 @@ METHODS: dict[str, Method] = {"best-of-n": "weighted", "majority": "majority"}
 
 @dataclass(frozen=True, slots=True)
 class Measured(Outcome):
-    """A problem's rows, and its pool for each seed where there is one."""
+    """A problem's rows, its pool for each seed where there is one, and its chains of revisions."""
 
     rows: tuple[Row, ...] = ()
     pools: tuple[Pool, ...] = ()
+    chains: dict[tuple[str, int], Floats] = field(default_factory=dict)  # by strategy and budget
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Evaluator:
             raise UsageError(f"Problem {entry.id} (line {entry.line}) cannot be measured. {reason}")
         problem = replace(problem, id=str(entry.id))
         rows, pools, usage = [], [], Usage()
+        chains: dict[tuple[str, int], Floats] = {}
         try:
             for seed in self.grid.seeds:
                 pool = self._pool(problem, seed) if self.grid.pooled else None
@@ -75,18 +77,21 @@ class Evaluator:
                         run = self._run(problem, text, budget, seed)
                         rows.append(run.row(self.policy, pool))
                         usage += run.result.usage
+                        if (found := chains_of(run.result, problem, self.pair)).size:
+                            chains.setdefault((text, budget), found)  # of the first seed
         except ProblemTooLong as error:
             return Measured({"id": entry.id, "line": entry.line, "error": str(error)}, usage)
         except _Stopped:
             return None
-        return Measured({"id": entry.id}, usage, rows=tuple(rows), pools=tuple(pools))
+        return Measured({"id": entry.id}, usage, False, tuple(rows), tuple(pools), chains)
 
     def _run(self, problem: Problem, text: str, budget: int, seed: int) -> _Run:
         engine = self.new_engine(seed, budget)
         strategy = self.plan(text, budget)
         store = self.models.store
         run = store.begin_run(problem, engine, strategy, self.pair)
-        result = solve(Problem(problem.question), engine, strategy, self.pair)
+        with store.noting_errors(run):
+            result = solve(Problem(problem.question), engine, strategy, self.pair)
         right = not result.interrupted and grade(problem, result.answer)
         store.finish_run(run, result, self.pair, correct=right)
         if result.interrupted:

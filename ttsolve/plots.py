@@ -40,19 +40,20 @@ def check_plot(file: Path) -> None:
 
 def plot_budgets(points: Sequence[Point], file: Path, title: str) -> None:
     """Accuracy over budget, a line for each strategy, with 95 % intervals."""
-    figure = _figure(8.0, 5.0)
+    figure = new_figure(8.0, 5.0)
     axes = figure.subplots()
     _curves(axes, points, _styles(points))
-    axes.set(xlabel="budget (solutions sampled)", ylabel="problems answered rightly", title=title)
+    axes.set(xlabel="budget (solutions sampled)", ylabel="problems answered rightly")
+    figure.suptitle(title, fontsize=11)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    _save(figure, file)
+    save(figure, file)
 
 
 def plot_bins(points: Sequence[Point], file: Path, title: str) -> None:
     """The same in each bin of difficulty, the easiest first."""
     bins = sorted({point.bin for point in points if point.bin})
     styles = _styles(points)
-    figure = _figure(2.6 * len(bins) + 1.8, 3.6)
+    figure = new_figure(2.1 * len(bins) + 1.7, 3.4)
     panels = figure.subplots(1, len(bins), sharey=True, squeeze=False)[0]
     for number, axes in zip(bins, panels, strict=True):
         some = [point for point in points if point.bin == number]
@@ -62,12 +63,12 @@ def plot_bins(points: Sequence[Point], file: Path, title: str) -> None:
     figure.supxlabel("budget (solutions sampled)", fontsize=10)
     figure.suptitle(title, fontsize=11)
     panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    _save(figure, file)
+    save(figure, file)
 
 
 def plot_reliability(tables: Sequence[Reliability], file: Path, title: str) -> None:
     """What came true over what was said: on the diagonal the probabilities hold."""
-    figure = _figure(6.4, 5.0)
+    figure = new_figure(6.4, 5.0)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
     for mark, table in zip(MARKS, tables, strict=False):
@@ -79,7 +80,7 @@ def plot_reliability(tables: Sequence[Reliability], file: Path, title: str) -> N
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.grid(alpha=0.25)
-    _save(figure, file)
+    save(figure, file)
 
 
 def beside(file: Path, what: str) -> Path:
@@ -113,13 +114,19 @@ def _curves(axes: Axes, points: Sequence[Point], styles: dict[str, tuple[str, st
     axes.grid(alpha=0.25)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, file: Path) -> None:
+def save(figure: Figure, file: Path) -> None:
+    """Write it, whole or not at all.
+
+    Raises:
+        StorageError: when it cannot be written.
+    """
     # matplotlib takes the format from the name, and the temporary file has another.
     kind = file.suffix.lower().removeprefix(".")
     with replacing(file) as part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from ttsolve.grade import grade
 from ttsolve.measure import Floats, Method, Pool, winners
 from ttsolve.pair import Pair
 from ttsolve.solve import aggregation_of
-from ttsolve.vote import score_of
+from ttsolve.vote import Aggregation, score_of
 
 Ints = NDArray[np.int64]
 
@@ -23,18 +24,57 @@ def pool_of(result: Result, problem: Problem, pair: Pair) -> Pool:
     texts = [answer_of(candidate, pair.prompt.answer) for candidate in result.candidates]
     judged = {text: grade(problem, text) for text in dict.fromkeys(texts)}
     scores = [score_of(candidate, aggregation_of(pair)) for candidate in result.candidates]
+    steps = np.full((len(texts), max((len(c.steps) for c in result.candidates), default=0)), np.nan)
+    for row, candidate in zip(steps, result.candidates, strict=True):
+        known = [math.nan if step.score is None else step.score for step in candidate.steps]
+        row[: len(known)] = known
     return Pool(
         answers=np.array([-1 if c is None else c for c in group(texts)], dtype=np.int64),
         right=np.array([judged[text] for text in texts], dtype=np.bool_),
         scores=np.array([np.nan if s is None else s for s in scores], dtype=np.float64),
         tokens=np.array([c.tokens for c in result.candidates], dtype=np.int64),
+        steps=steps,
         subject=problem.subject or "",
     )
+
+
+def chains_of(result: Result, problem: Problem, pair: Pair) -> Floats:
+    """The chains of a run of revisions: attempt l of chain c is right (1), wrong (0) or nan: none.
+
+    Shape [C, L]; [0, 0] where there are no chains.
+    """
+    chains: dict[int, list[bool]] = {}
+    for candidate in result.candidates:
+        if candidate.chain is not None:
+            right = grade(problem, answer_of(candidate, pair.prompt.answer))
+            chains.setdefault(candidate.chain, []).append(right)
+    out = np.full((len(chains), max(map(len, chains.values()), default=0)), np.nan)
+    for row, attempts in zip(out, chains.values(), strict=True):
+        row[: len(attempts)] = attempts
+    return out
 
 
 def unscored(pool: Pool) -> Pool:
     """The pool as a vote without a verifier sees it."""
     return replace(pool, scores=np.full(len(pool.right), np.nan))
+
+
+def rescored(pool: Pool, by: Aggregation) -> Pool:
+    """The pool with its solutions' scores made of those of their steps in another way.
+
+    Raises:
+        ValueError: when the scores of steps are not known.
+    """
+    if pool.steps is None:
+        raise ValueError("the scores of steps are not known")
+    lengths = (~np.isnan(pool.steps)).sum(axis=1)
+    last = pool.steps[np.arange(len(lengths)), np.maximum(lengths - 1, 0)]
+    known = {
+        "last": last,
+        "min": np.fmin.reduce(pool.steps, axis=1),
+        "prod": np.where(lengths > 0, np.nanprod(pool.steps, axis=1), np.nan),
+    }
+    return replace(pool, scores=known[by])
 
 
 def vote_among(pool: Pool, n: int, method: Method) -> tuple[float, int]:
