@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttsolve.chain_runs import run_chains
+from ttsolve.chain_runs import chains_report, run_chains
 from ttsolve.chains import (
     Chains,
     judged_by,
@@ -177,3 +177,22 @@ def test_runs_become_arrays_and_are_judged_by_others(tmp_path: Path) -> None:
         assert not solved_chains(alone, problem, SIM).scores.any()
         with pytest.raises(ValueError, match="one length are needed, not of"):
             solved_chains(result.candidates[:-1], problem, SIM)
+
+
+def test_the_report_says_of_every_selector_what_its_votes_came_to(tmp_path: Path) -> None:
+    problems = [Problem(f"question {i} p=0.7", reference="42") for i in range(3)]
+    with Store(tmp_path / "ttsolve.db") as store:
+        models = StoredPair(SIM, store, lambda: (SimGenerator(), SimVerifier()))
+        report = chains_report(problems, models, chains=2, length=4)
+        results = list(run_chains(problems, models, chains=2, length=4))
+    right = [solved_chains(r.candidates, p, SIM) for r, p in zip(results, problems, strict=True)]
+    lines = report.splitlines()
+    assert lines[0] == "3 problems, 2 chains of 4, seed 0."
+    assert lines[4] == f"| 1 | {pass_by_attempt(right)[0]} |"
+    assert lines[11] == "| chains × length | the pair's | majority |"  # it has no reviser
+    assert [line.split("|")[1].strip() for line in lines[13:]] == [
+        *("1 × 1", "1 × 2", "2 × 1"),
+        *("1 × 4", "2 × 2", "2 × 4"),
+    ]
+    voted = np.mean([r.answer == "42" for r in results])
+    assert lines[-1].startswith(f"| 2 × 4 | {voted:.3f} [")

@@ -41,6 +41,7 @@ class Fake(ThreadingHTTPServer):
         self.failures: list[tuple[int, str]] = []  # to be answered first
         self.continues: Callable[[dict[str, Any]], str] = continued
         self.stream = True
+        self.sends: list[bytes] = []  # each to be sent once as the events of a completion
         self.delay = 0.0  # seconds before each event
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
@@ -94,6 +95,9 @@ class Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
+        if self.server.sends:
+            self.wfile.write(self.server.sends.pop())
+            return
         for piece in pieces:
             time.sleep(self.server.delay)
             self.event({"choices": [{"text": piece, "finish_reason": None}]})
@@ -313,6 +317,26 @@ def test_where_the_context_is_full(fake: Fake, generator: EndpointGenerator) -> 
         generator.sample([QUESTION.root], [Sampling(max_tokens=100)])
 
 
+def test_a_stream_that_breaks_off_is_no_solution(fake: Fake, generator: EndpointGenerator) -> None:
+    expected = generator.sample([QUESTION.root], [Sampling(seed=1)])[0]
+    fake.sends = [b'data: {"choices": [{"text": "So \\\\boxed{1"}]}\n\n', b""]
+    assert texts(generator.sample([QUESTION.root], [Sampling(seed=1)])[0]) == texts(expected)
+    fake.sends = [b""] * 9
+    with pytest.raises(TtsolveError, match="does not answer .it breaks off in the middle"):
+        generator.sample([QUESTION.root], [Sampling()])
+
+
+@pytest.mark.parametrize(
+    "event", ["[1]", "{x", '{"choices": "a"}', '{"choices": [{"text": 5}]}', '{"usage": "a"}']
+)
+def test_what_is_no_completion_is_one_sentence(
+    fake: Fake, generator: EndpointGenerator, event: str
+) -> None:
+    fake.sends = [f"data: {event}\n\n".encode()]
+    with pytest.raises(TtsolveError, match=r"refuses .status 200: no completion"):
+        generator.sample([QUESTION.root], [Sampling()])
+
+
 def test_nobody_there() -> None:
     with pytest.raises(ModelError, match=r"does not answer .*: start the server"):
         EndpointGenerator("http://127.0.0.1:9/v1", PROMPT)
@@ -345,6 +369,15 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     assert "geheim" not in out + err
     with pytest.raises(UsageError, match="set TTSOLVE_API_KEY"):
         EndpointGenerator("http://me:geheim@127.0.0.1/v1", PROMPT)
+    for key in ("geheim\nX: 1", "geheim-ключ"):
+        monkeypatch.setenv("TTSOLVE_API_KEY", key)
+        with pytest.raises(UsageError, match="holds characters that no key has"):
+            EndpointGenerator(fake.url, PROMPT)
+
+
+def test_what_is_no_address() -> None:
+    with pytest.raises(UsageError, match="is no address"):
+        EndpointGenerator("http://[::1/v1", PROMPT)
 
 
 # --- texts that arrive in pieces --------------------------------------------------------------

@@ -14,7 +14,8 @@ from ttsolve.engine import Sampling
 from ttsolve.engines.misfit import Misfits, fits
 from ttsolve.engines.prm_format import PrmFormat
 from ttsolve.errors import ModelError, PairError, UsageError
-from ttsolve.own_pair import add_pair, link, own_generator
+from ttsolve.files import link
+from ttsolve.own_pair import add_pair, own_generator
 from ttsolve.pair import default_pair, file_sha256, load_pair, set_default_pair
 from ttsolve.prompts import BOXED, PromptFormat
 

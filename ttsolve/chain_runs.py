@@ -1,13 +1,27 @@
-"""Runs of long chains of revisions, as `chains` takes them apart."""
+"""Runs of long chains of revisions, as `chains` takes them apart; and what they came to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+from ttsolve.chains import (
+    Chains,
+    Selector,
+    judged_by,
+    pass_by_attempt,
+    select_grid,
+    solved_chains,
+    turned_right,
+    turned_wrong,
+)
 from ttsolve.core import Problem, Result
+from ttsolve.measure import mean
 from ttsolve.recall import StoredPair
 from ttsolve.strategies import Revisions
+
+T = TypeVar("T")
 
 BESIDE = 8  # problems in flight
 
@@ -33,3 +47,60 @@ def run_chains(
 
     with ThreadPoolExecutor(beside) as pool:
         yield from pool.map(solved, problems)
+
+
+def chains_report(
+    problems: Sequence[Problem], models: StoredPair, *, chains: int, length: int, seed: int = 0
+) -> str:
+    """What chains of revisions are worth, as Markdown (paper sections 6.1 and 6.2).
+
+    pass@1 of every attempt, how often the next one turns right into wrong, and for all numbers and
+    lengths of chains that are powers of two how often each selector's vote is right: the reviser's
+    own verifier, with the earlier attempts in view and without; the pair's; majority.
+    """
+    results = list(run_chains(problems, models, chains=chains, length=length, seed=seed))
+    solved = [solved_chains(r.candidates, p, models.pair) for r, p in _both(results, problems)]
+    passed = ["| attempt | pass@1 |", "|---|---|"]
+    passed += [f"| {i} | {e} |" for i, e in enumerate(pass_by_attempt(solved, seed), 1)]
+    votes = _votes(results, problems, solved, models)
+    names = list(votes)
+    grids = {name: select_grid(known, selector) for name, (known, selector) in votes.items()}
+    table = [f"| chains × length | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for size in sorted(grids[names[0]], key=lambda size: (size[0] * size[1], size)):
+        cells = [str(mean(grids[name][size], seed)).rpartition(",")[0] for name in names]
+        table.append(f"| {size[0]} × {size[1]} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            f"{len(solved)} problems, {chains} chains of {length}, seed {seed}.",
+            "",
+            *passed,
+            "",
+            f"Of right attempts the next is wrong: {turned_wrong(solved, seed)}; "
+            f"of wrong ones right: {turned_right(solved, seed)} (n counts attempts).",
+            "",
+            *table,
+        ]
+    )
+
+
+def _votes(
+    results: Sequence[Result],
+    problems: Sequence[Problem],
+    solved: Sequence[Chains],
+    models: StoredPair,
+) -> dict[str, tuple[Sequence[Chains], Selector]]:
+    """Each selector's name, with the chains as it sees them."""
+    votes: dict[str, tuple[Sequence[Chains], Selector]] = {}
+    own, base = models.revision_verifier, models.verifier
+    judges = [("own verifier", own, True), ("own, each attempt alone", own, False)]
+    for name, verifier, history in [*judges, ("the pair's", base, False)]:
+        if verifier is not None:
+            judged = [judged_by(verifier, r.candidates, history=history) for r in results]
+            known = [solved_chains(c, p, models.pair) for c, p in _both(judged, problems)]
+            votes[name] = known, "verifier"
+    votes["majority"] = solved, "majority"
+    return votes
+
+
+def _both(some: Sequence[T], problems: Sequence[Problem]) -> Iterator[tuple[T, Problem]]:
+    return zip(some, problems, strict=True)

@@ -1,8 +1,13 @@
-"""Files are written whole or not at all: what was there before survives a full disk or a kill."""
+"""Files are written whole or not at all: what was there before survives a full disk or a kill.
+
+And links to files, over which nothing is written either.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,3 +45,29 @@ def write_whole(path: Path, text: str) -> None:
     """
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def link(place: Path, target: Path) -> None:
+    """Let the target, a file or a folder, be found at a place: by a symbolic link where the system
+    allows one, else by hard links, else by copies.
+
+    Raises:
+        OSError: it cannot be, or something else is there.
+    """
+    if place.exists() and place.samefile(target):
+        return
+    if place.is_symlink():
+        place.unlink()
+    if place.exists():  # perhaps the only copy of a model
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place)
+    try:
+        place.symlink_to(target.resolve(), target_is_directory=target.is_dir())
+    except OSError:  # Windows, for a user without the right to
+        files = sorted(target.iterdir()) if target.is_dir() else [target]
+        for file in files:
+            at = place / file.name if target.is_dir() else place
+            at.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, at)
+            except OSError:
+                shutil.copyfile(file, at)

@@ -13,7 +13,7 @@ from ttsolve.cli_options import FewShot, GpuLayers, ModelName
 from ttsolve.errors import MissingExtra, UsageError
 from ttsolve.own_pair import add_pair
 from ttsolve.pair import default_pair, list_pairs, load_pair, set_default_pair
-from ttsolve.pair_rules import FILE, NAME
+from ttsolve.pair_rules import FILE, NAME, check_new
 
 models = typer.Typer(help="The pairs of models on this machine.", no_args_is_help=True)
 
@@ -53,6 +53,7 @@ def add_command(
     """
     if not re.fullmatch(NAME, name):
         raise UsageError(f"{name!r} is no name of a pair: use letters, digits, - _ . only.")
+    check_new(name)
     from ttsolve.pair_check import memory_needed
 
     folder = paths.user_pairs() / name
@@ -108,8 +109,8 @@ def default_command(
     ] = None,
 ) -> None:
     """Choose the pair that is used where none is named; TTSOLVE_PAIR goes before it."""
-    if name is not None:
-        set_default_pair(name)
+    if name is not None:  # a folder is to be found from other folders too
+        set_default_pair(name if re.fullmatch(NAME, name) else str(Path(name).resolve()))
     render.line(default_pair())
 
 

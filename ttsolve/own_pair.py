@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 from ttsolve.engine import Sampling
 from ttsolve.engines.prm_format import PrmFormat, load_format
 from ttsolve.errors import ModelError, PairError, StorageError, UsageError
-from ttsolve.files import ROOM
+from ttsolve.files import ROOM, link
 from ttsolve.gguf_file import GgufFile, read_gguf
 from ttsolve.pair import (
     GeneratorFile,
@@ -23,7 +21,7 @@ from ttsolve.pair import (
     read_pair,
     write_pair,
 )
-from ttsolve.pair_rules import FILE
+from ttsolve.pair_rules import FILE, check_values
 from ttsolve.prompts import BOXED, THOUGHT, PromptFormat, plain_format, system_prompt
 
 CONTEXT, THINKING = 4096, 16384  # tokens of prompt and solution, at most, where memory allows
@@ -122,11 +120,15 @@ def sampling_for(file: GgufFile, prompt: PromptFormat) -> Sampling:
     how = CHAT if prompt.chat else Sampling()
     if thinking(file):
         how = replace(how, max_tokens=THINKING - CONTEXT)
-    said = {key.rpartition(".")[2]: value for key, value in file.metadata.items() if SAID in key}
+    said = {
+        key.rpartition(".")[2]: value
+        for key, value in file.metadata.items()
+        if SAID in key and isinstance(value, float | int)
+    }
     return replace(
         how,
         temperature=round(float(said.get("temp", how.temperature)), 4),
-        top_k=int(said.get("top_k", how.top_k)),
+        top_k=max(0, int(said.get("top_k", how.top_k))),  # llama.cpp: 0 or less is off
         top_p=round(float(said.get("top_p", how.top_p)), 4),
         min_p=round(float(said.get("min_p", how.min_p)), 4),
     )
@@ -158,12 +160,14 @@ def add_pair(
 
     Raises:
         ModelError, PairError: a file is missing or of the wrong kind; the pair is there already.
-        UsageError: the examples cannot be used.
+        UsageError: the examples cannot be used, or a GGUF is given a `model`.
         StorageError: the folder cannot be written.
     """
     if (folder / FILE).exists():
         raise PairError(f"There is a pair in {folder} already: choose another name.")
-    how = load_format(verifier / ONNX) if verifier else None
+    if model and not is_endpoint(generator):
+        raise UsageError("--model belongs to an endpoint: give http://HOST/v1 with it.")
+    how = _format(verifier) if verifier else None
     files = _verifier_files(verifier, how, report) if verifier and how else None
     links = {"verifier": verifier} if verifier else {}
     if is_endpoint(generator):
@@ -174,10 +178,12 @@ def add_pair(
         report(f"hashing {gguf}")
         pair = replace(pair, generator=replace(pair.generator, sha256=file_sha256(gguf)))
         links[gguf.name] = gguf
+    about = pair.about.removesuffix(" without a verifier.")
     family = f"with a verifier of the family {how.family}" if how else "without a verifier"
     pair = replace(
-        pair, folder=folder, name=folder.name, about=f"{pair.about} {family}.", verifier=files
+        pair, folder=folder, name=folder.name, about=f"{about} {family}.", verifier=files
     )
+    check_values(pair)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, target in links.items():
@@ -188,31 +194,14 @@ def add_pair(
     return read_pair(folder / FILE)
 
 
-def link(place: Path, target: Path) -> None:
-    """Let the target, a file or a folder, be found at a place: by a symbolic link where the system
-    allows one, else by hard links, else by copies.
-
-    Raises:
-        OSError: it cannot be.
-    """
-    place.unlink(missing_ok=True)
-    try:
-        place.symlink_to(target.resolve(), target_is_directory=target.is_dir())
-    except OSError:  # Windows, for a user without the right to
-        files = sorted(target.iterdir()) if target.is_dir() else [target]
-        for file in files:
-            at = place / file.name if target.is_dir() else place
-            at.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(file, at)
-            except OSError:
-                shutil.copyfile(file, at)
+def _format(folder: Path) -> PrmFormat:
+    for name in (ONNX, TOKENIZER, "verifier.toml"):
+        if not (folder / name).is_file():
+            raise PairError(f"There is no {name} in {folder}: write one with `models export-prm`.")
+    return load_format(folder / ONNX)
 
 
 def _verifier_files(folder: Path, how: PrmFormat, report: Callable[[str], None]) -> VerifierFiles:
-    for name in (ONNX, TOKENIZER):
-        if not (folder / name).is_file():
-            raise PairError(f"There is no {name} in {folder}: write one with `models export-prm`.")
     report(f"hashing {folder / ONNX}")
     data = folder / DATA
     return VerifierFiles(

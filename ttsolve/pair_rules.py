@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
+from ttsolve import paths
+from ttsolve.errors import PairError
 from ttsolve.toml import Place
 
 if TYPE_CHECKING:
@@ -26,6 +28,19 @@ def check_values(pair: Pair) -> None:
         if not possible:
             place = Place(pair.folder / FILE, key)
             raise place.wrong("has an impossible value", f"give {remedy}")
+
+
+def check_new(name: str) -> None:
+    """Refuse a name that a pair has, so that no pair stands in the way of another.
+
+    Raises:
+        PairError: there is one of that name, the user's own or one that comes with ttsolve.
+    """
+    for folder in paths.pair_folders():
+        if (folder / name / FILE).exists():
+            raise PairError(
+                f"There is a pair in {folder / name} already: choose another name, or remove it."
+            )
 
 
 def files_of(pair: Pair) -> Iterator[tuple[str, str, str]]:

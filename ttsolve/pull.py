@@ -17,7 +17,7 @@ from ttsolve import paths
 from ttsolve.errors import MissingExtra, PairError, StorageError, TtsolveError, UsageError
 from ttsolve.files import ROOM
 from ttsolve.pair import Pair, file_sha256, read_pair
-from ttsolve.pair_rules import FILE, files_of
+from ttsolve.pair_rules import FILE, check_new, files_of
 
 TRIES = 5  # of a file; each goes on where the last one ended
 TIMEOUT = 30.0  # seconds without a byte
@@ -45,6 +45,12 @@ def pull_pair(repo: str, report: Callable[[str], None] = lambda line: None) -> P
         part.mkdir(parents=True, exist_ok=True)
         _fetch(repo, FILE, part / FILE, report)
         pair = read_pair(part / FILE)
+        if pair.generator.endpoint:  # it would be told every question, and TTSOLVE_API_KEY
+            raise PairError(
+                f"{repo} sends what it is asked to {pair.generator.endpoint}: if you trust that "
+                "server, name it to `ttsolve models add`."
+            )
+        check_new(pair.name)
         target = paths.user_pairs() / pair.name
         if target.exists():
             raise PairError(f"There is a pair in {target} already: remove that folder first.")

@@ -16,7 +16,9 @@ from typing import Annotated
 import typer
 
 from ttsolve import render
+from ttsolve.cli_store import CacheFile, NoCache, stored_pair
 from ttsolve.errors import MissingExtra
+from ttsolve.pair import load_pair
 
 train = typer.Typer(
     help="Train a pair from nothing (needs: pip install 'ttsolve[train]').", no_args_is_help=True
@@ -232,3 +234,25 @@ def measure(
         from ttsolve.train.finish import measure_pair
 
         measure_pair(pair, work, samples, hands, render.progress)
+
+
+@train.command("measure-reviser")
+def measure_reviser(
+    pair: Annotated[Path, typer.Argument(help="The pair's folder.")],
+    problems: Annotated[int, typer.Option(min=2, help="Of the pair's test split.")] = 500,
+    chains: Annotated[int, typer.Option(min=1, help="Chains of each problem.")] = 4,
+    length: Annotated[int, typer.Option(min=2, help="Attempts of each chain.")] = 16,
+    seed: Seed = 0,
+    cache: CacheFile = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Measure chains of revisions on the test split: pass@1 by attempt, votes; as Markdown."""
+    with _extra():
+        from ttsolve.chain_runs import chains_report
+        from ttsolve.train.data import read_problems
+
+        chosen = load_pair(pair)
+        some = read_problems(pair / "data" / "test.jsonl")[:problems]
+        with stored_pair(chosen, -1, cache, no_cache) as models:
+            report = chains_report(some, models, chains=chains, length=length, seed=seed)
+        render.line(report)

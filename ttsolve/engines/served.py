@@ -17,6 +17,7 @@ from ttsolve.prompts import PromptFormat
 
 TRIES = 5  # of a request
 WAIT = 0.5  # seconds before the second try; doubled before each further one
+LONGEST = 60.0  # seconds to wait where a server asks for more
 TIMEOUT = httpx2.Timeout(30, connect=10, read=300, pool=None)  # seconds
 FULL = ("context", "max_tokens", "too long")  # words of a refusal for want of room
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # statuses worth another try
@@ -26,11 +27,17 @@ class Server:
     """One server; any thread may ask.
 
     Raises:
-        UsageError: the address holds a password.
+        UsageError: the address is none or holds a password, or the key cannot be one.
     """
 
     def __init__(self, url: str, key: str | None = None, at_once: int = 64):
-        if httpx2.URL(url).userinfo:
+        try:
+            user = httpx2.URL(url).userinfo
+        except httpx2.InvalidURL as error:
+            raise UsageError(f"{url} is no address ({error}): write http://HOST/v1.") from error
+        if key and not (key.isascii() and key.isprintable()):  # a header's error would show it
+            raise UsageError("TTSOLVE_API_KEY holds characters that no key has: set it again.")
+        if user:
             raise UsageError(
                 "The endpoint's address holds a password: take it out and set TTSOLVE_API_KEY."
             )
@@ -86,15 +93,15 @@ class Server:
                 if last:
                     raise TtsolveError(self._silent(error)) from error
                 status, said, after = 503, "", 0.0
-            except ValueError as error:
-                raise TtsolveError(self._refused(200, f"no JSON, {error}")) from error
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise TtsolveError(self._refused(200, f"no completion, {error}")) from error
             if status == 200:
                 return grown
             if status == 400 and any(word in said for word in FULL):
                 return None
             if status not in AGAIN or last:
                 raise TtsolveError(self._refused(status, said))
-            if leave.wait(after or WAIT * 2**i):
+            if leave.wait(min(after, LONGEST) or WAIT * 2**i):
                 grown = begin()
                 grown.end("budget")
                 return grown
@@ -150,15 +157,27 @@ class Server:
 
 
 def _events(answer: httpx2.Response) -> Iterator[tuple[dict[str, Any], int]]:
-    """What the server sends, a stream of events or one JSON text; each with its tokens."""
+    """What the server sends, a stream of events or one JSON text; each with its tokens.
+
+    Raises:
+        httpx2.ReadError: the stream breaks off, as one that has no length may do in silence.
+    """
     if "event-stream" not in answer.headers.get("Content-Type", ""):
         whole = json.loads(answer.read())
         yield whole, (whole.get("usage") or {}).get("completion_tokens") or 1
         return
+    over = False
     for line in answer.iter_lines():
+        if not line.startswith("data:"):
+            continue
         data = line.removeprefix("data:").strip()
-        if line.startswith("data:") and data != "[DONE]":
-            yield json.loads(data), 1
+        if data == "[DONE]":
+            return
+        event = json.loads(data)
+        over = over or any(choice.get("finish_reason") for choice in event.get("choices") or ())
+        yield event, 1
+    if not over:
+        raise httpx2.ReadError("it breaks off in the middle of a completion")
 
 
 def _count(event: dict[str, Any], grown: TextSteps) -> None:
