@@ -255,7 +255,7 @@ def test_a_budget_pays_for_beams_and_their_rollouts(budget: int, k: int, n: int)
         ("beam", {"rounds": "0"}, "rounds=0 is not possible: give a whole number, 1 or more."),
         ("lookahead", {"lookahead": "-1"}, "lookahead=-1 is not possible"),
         ("lookahead", {"lookahead": "16"}, "takes 17 units a beam: give a budget of 17 or more"),
-        ("beems", {}, "use best-of-n, majority, beam, lookahead or dvts."),
+        ("beems", {}, "use best-of-n, majority, beam, lookahead, dvts or revisions."),
     ],
 )
 def test_wrong_settings_are_told_the_right_ones(
