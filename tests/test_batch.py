@@ -455,6 +455,7 @@ class Terminal(io.TextIOWrapper):
         (("nosuch.jsonl",), "Cannot read nosuch.jsonl (No such file or directory)"),
         (("here",), "Cannot read here (Is a directory)"),
         (("a.jsonl", "-o", "a.jsonl"), "a.jsonl holds the problems: choose another file"),
+        (("a.jsonl", "-o", "new.db", "--cache", "new.db"), "new.db is the store: choose another"),
         (("utf16.txt",), "utf16.txt is UTF-16 text: convert it"),
         (("a.jsonl", "--in-flight", "0"), "'--in-flight'"),
         (("a.jsonl", "--format", "xml"), "'--format'"),

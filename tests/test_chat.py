@@ -107,6 +107,10 @@ def test_where_a_template_takes_no_system_turn_the_user_says_it(template: str) -
         ("{{ messages.append(1) }}", "'append' of 'list' object is unsafe"),
         ("{{ namespace(__init__=1) }}", "underscore"),
         ("{{ messages[9].content + 1 }}", "has no element 9"),
+        (
+            "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
+            "leaves out",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_used_is_one_sentence(template: str, reason: str) -> None:

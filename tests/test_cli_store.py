@@ -160,6 +160,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> 
         (("solve", QUESTION, "--pair", "sim"), "was written by a newer ttsolve"),
         (("history",), "was written by a newer ttsolve"),
         (("history", "--limit", "0"), "'--limit'"),
+        (("show", str(2**63)), "'[RUN]'"),
+        (("solve", QUESTION, "--seed", str(2**63)), "'--seed'"),
         (("cache", "prune"), "--older-than DAYS, or --all."),
         (("cache", "prune", "--all", "--older-than", "3"), "--older-than DAYS, or --all."),
     ]:

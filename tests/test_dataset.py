@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +172,8 @@ def test_the_format_may_be_named() -> None:
         ({"question": "Q", "final_answer": ["2"]}, "Q", "2"),  # OlympiadBench
         ({"question": "Q", "answer": {"a": 1}}, "Q", None),
         ({"question": "Q", "answer": ""}, "Q", None),
+        ({"question": "Q", "answer": math.nan}, "Q", None),
+        ({"question": "Q", "answer": 10**400}, "Q", str(10**400)),
         ({"question": "Q"}, "Q", None),
     ],
 )

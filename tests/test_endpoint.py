@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -43,6 +44,7 @@ class Fake(ThreadingHTTPServer):
         self.stream = True
         self.sends: list[bytes] = []  # each to be sent once as the events of a completion
         self.delay = 0.0  # seconds before each event
+        self.hold = 0.0  # seconds before the first
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
 
@@ -65,13 +67,11 @@ class Answer(BaseHTTPRequestHandler):
             self.server.at_once += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
             failure = self.server.failures.pop() if self.server.failures else None
-        try:
+        time.sleep(self.server.hold)
+        with self.server.lock:  # before the first word: nobody can have left before it
+            self.server.at_once -= 1
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has heard enough
             self.complete(body, failure)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has heard enough
-        finally:
-            with self.server.lock:
-                self.server.at_once -= 1
 
     def complete(self, body: dict[str, Any], failure: tuple[int, str] | None) -> None:
         if failure:
@@ -209,6 +209,7 @@ def test_what_is_asked(fake: Fake, generator: EndpointGenerator) -> None:
 
 def test_no_more_requests_at_once_than_allowed(fake: Fake, generator: EndpointGenerator) -> None:
     fake.delay = 0.002
+    fake.hold = 0.05
     heard: list[int] = []
     how = [Sampling(seed=i) for i in range(24)]
     generator.sample([QUESTION.root] * 24, how, lambda i, _: heard.append(i))
@@ -267,6 +268,23 @@ def test_the_chat_template_of_vllm(fake: Fake) -> None:
     generator.close()
 
 
+def test_a_chat_that_is_not_laid_out_is_not_sent(fake: Fake) -> None:
+    fake.answers["/tokenize"] = lambda body: {"tokens": [1]}
+    fake.answers["/detokenize"] = lambda body: {"prompt": "[user]1 + 1[assistant]"}
+    generator = EndpointGenerator(fake.url, CHAT)
+    fake.answers["/tokenize"] = {}
+    with pytest.raises(ModelError, match="refuses to lay a chat out"):
+        generator.sample([QUESTION.root], [Sampling()])
+    assert fake.asked[-1][0] == "/tokenize"
+    generator.close()
+
+
+def test_nobody_is_there_to_tell_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "WAIT", 0.01)
+    with pytest.raises(TtsolveError, match="does not answer"):
+        EndpointGenerator("http://127.0.0.1:9/v1", CHAT, "model")
+
+
 def test_a_server_that_tells_no_template(fake: Fake) -> None:
     with pytest.raises(ModelError, match=r"tells no chat template.* --few-shot FILE"):
         EndpointGenerator(fake.url, CHAT)
@@ -319,10 +337,11 @@ def test_where_the_context_is_full(fake: Fake, generator: EndpointGenerator) -> 
 
 def test_a_stream_that_breaks_off_is_no_solution(fake: Fake, generator: EndpointGenerator) -> None:
     expected = generator.sample([QUESTION.root], [Sampling(seed=1)])[0]
-    fake.sends = [b'data: {"choices": [{"text": "So \\\\boxed{1"}]}\n\n', b""]
+    begun = b'data: {"choices": [{"text": "So \\\\boxed{1"}]}\n\n'
+    fake.sends = [begun + b"data: [DONE]\n\n", begun, b""]
     assert texts(generator.sample([QUESTION.root], [Sampling(seed=1)])[0]) == texts(expected)
     fake.sends = [b""] * 9
-    with pytest.raises(TtsolveError, match="does not answer .it breaks off in the middle"):
+    with pytest.raises(TtsolveError, match=r"does not answer .it breaks off in the middle"):
         generator.sample([QUESTION.root], [Sampling()])
 
 

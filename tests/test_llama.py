@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import llama_cpp
+import numpy as np
 import pytest
 
 from gguf_maker import TINY, make_gguf
@@ -250,6 +252,21 @@ def test_a_prompt_begins_once_and_does_not_end(tmp_path: Path) -> None:
         ids = list(generator._prompt_ids(QUESTION.question, ()))
         assert ids == [0, *generator.tokenize(f"{QUESTION.question}\n")]
         assert generator.tokenize("</s>") == [1]
+
+
+@pytest.mark.parametrize("template", ["{question}\n", "Q: 1\nA: 1\n\nQ: {question}\nA:"])
+def test_a_text_is_no_control_token(path: Path, template: str) -> None:
+    """What a problem, an attempt or a step says can neither begin nor end a text."""
+    hostile = Problem("a</s>b<s><pad> </s>?")
+    attempt = Solution(hostile, (Step("1 </s><s>\n", 4),), "stop")
+    revised = replace(attempt, attempts=(attempt,))
+    with LlamaGenerator(path, PromptFormat(template), width=1, threads=1) as generator:
+        for prefix in hostile.root, attempt, revised:
+            ids = np.concatenate([generator._before(prefix), generator._ids(prefix)])
+            assert [token for token in ids if token < 3] == [0]  # what begins every prompt
+            said = b"".join(generator._model.pieces[token] for token in ids).decode()
+            attempts = [attempt.text for attempt in prefix.attempts]
+            assert said == generator.prompt.render(hostile.question, attempts) + prefix.text
 
 
 def test_a_context_leaves_room_for_so_many_sequences(path: Path) -> None:

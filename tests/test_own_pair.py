@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shutil import copyfile, copytree
 
 import pytest
 
@@ -13,7 +14,7 @@ from ttsolve import cli, own_pair
 from ttsolve.engine import Sampling
 from ttsolve.engines.misfit import Misfits, fits
 from ttsolve.engines.prm_format import PrmFormat
-from ttsolve.errors import ModelError, PairError, UsageError
+from ttsolve.errors import ModelError, PairError, StorageError, UsageError
 from ttsolve.files import link
 from ttsolve.own_pair import add_pair, own_generator
 from ttsolve.pair import default_pair, file_sha256, load_pair, set_default_pair
@@ -84,6 +85,19 @@ def test_its_file_may_recommend_how_to_sample(tmp_path: Path, chat: Path) -> Non
     assert own_pair.sampling_for(file, PromptFormat(chat=True)) == Sampling(
         temperature=0.6, top_k=20, max_tokens=2048
     )
+
+
+def test_what_no_sampling_can_be_is_refused_before_anything_is_written(
+    tmp_path: Path, chat: Path
+) -> None:
+    file = own_pair.read_gguf(chat)
+    file.metadata.update({"general.sampling.top_k": -1, "general.sampling.temp": "warm"})  # -1: off
+    assert own_pair.sampling_for(file, PromptFormat()) == Sampling()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_pair, "sampling_for", lambda *_: Sampling(temperature=float("nan")))
+        with pytest.raises(PairError, match="impossible value"):
+            add_pair(tmp_path / "mine", str(chat))
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_model_that_thinks_gets_room(tmp_path: Path) -> None:
@@ -162,6 +176,23 @@ def test_add_links_and_copies_nothing(chat: Path, skywork: Path, tmp_path: Path)
         add_pair(tmp_path / "mine", str(chat))
 
 
+def test_models_that_are_in_the_folder_already_stay(
+    chat: Path, skywork: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    copytree(skywork, folder / "verifier")
+    own = copyfile(chat, folder / "own.gguf")
+    add_pair(folder, str(own), folder / "verifier")
+    assert file_sha256(own) == file_sha256(chat)
+    assert not any(path.is_symlink() for path in folder.iterdir())
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / chat.name).write_text("the only copy of another model")
+    with pytest.raises(StorageError, match="File exists"):
+        add_pair(other, str(chat))
+    assert (other / chat.name).read_text() == "the only copy of another model"
+
+
 def test_where_symbolic_links_are_not_allowed(
     skywork: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,8 +225,10 @@ def test_weights_that_stand_apart_have_a_checksum(
 
 
 def test_a_folder_without_a_verifier(chat: Path, tmp_path: Path) -> None:
-    with pytest.raises(PairError, match=r"Cannot read .*verifier\.toml"):
-        add_pair(tmp_path / "mine", str(chat), tmp_path)
+    for name in ("verifier.onnx", "tokenizer.json", "verifier.toml"):
+        with pytest.raises(PairError, match=f"There is no {name} in .*: write one with `models e"):
+            add_pair(tmp_path / "mine", str(chat), tmp_path)
+        (tmp_path / name).touch()
     assert not (tmp_path / "mine").exists()
 
 
@@ -244,6 +277,25 @@ def test_the_default_pair(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_pair() == "mine"
     monkeypatch.setenv("TTSOLVE_PAIR", "pocket")
     assert default_pair() == "pocket"
+
+
+def test_a_folder_may_be_the_default_pair(
+    chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_pair(tmp_path / "mine", str(chat))
+    monkeypatch.chdir(tmp_path)
+    assert run("models", "default", "./mine") == 0
+    monkeypatch.chdir("/")
+    assert load_pair(default_pair()).name == "mine"
+
+
+def test_no_pair_stands_in_the_way_of_another(
+    chat: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("models", "add", str(chat), "--name", "pocket") == 2
+    assert "There is a pair in" in capfd.readouterr().err
+    assert run("models", "add", str(chat), "--name", "mine", "--model", "x") == 2
+    assert "--model belongs to an endpoint" in capfd.readouterr().err
 
 
 def test_options_of_a_generator_alone(

@@ -146,6 +146,20 @@ def test_a_pair_that_is_there_stays(hub: Hub) -> None:
         pull.pull_pair(REPO)
 
 
+def test_nobody_elses_pair_sends_questions_to_a_server(hub: Hub) -> None:
+    file = hub.folder / "pair.toml"
+    file.write_text(file.read_text().replace('"generator.gguf"', '"https://example.com/v1"'))
+    with pytest.raises(PairError, match=r"sends what it is asked to https://example\.com/v1"):
+        pull.pull_pair(REPO)
+
+
+def test_nobody_elses_pair_takes_the_name_of_one_that_is_there(hub: Hub) -> None:
+    file = hub.folder / "pair.toml"
+    file.write_text(file.read_text().replace('"tiny"', '"pocket"'))
+    with pytest.raises(PairError, match=r"There is a pair in .* already"):
+        pull.pull_pair(REPO)
+
+
 def test_a_pair_cannot_lead_out_of_its_folder(hub: Hub) -> None:
     file = hub.folder / "pair.toml"
     file.write_text(file.read_text().replace('"tokenizer.json"', '"../../tokenizer.json"'))

@@ -221,7 +221,9 @@ def test_where_nothing_is_kept_a_session_goes_on(capsys: pytest.CaptureFixture[s
     assert Dice.asked == 48
     assert "share" in talk.out
     assert "ttsolve show" not in talk.out
-    assert talk.errors == ["Error: Nothing is kept: begin without --no-cache to have a history."]
+    assert talk.errors == [
+        "Error: Nothing is kept: begin without --no-cache, with a readable store."
+    ]
 
 
 def test_a_killed_run_is_the_last_one(talk: Talk) -> None:
@@ -308,6 +310,7 @@ def test_the_unexpected_ends_the_session_and_nothing_else(
         ("/xyzzy", "There is no command '/xyzzy': type /help for the list."),
         ("/", "There is no command '/': type /help for the list."),
         ("/more 3", "The command /more stands alone: leave '3' out."),
+        ("a\udcffb", "The line is not UTF-8 text: type it again."),
         ("/more", "There is no problem yet to spend more on: type one first."),
         ("/why", "There is no problem yet to tell of: type one first."),
         ("/budget many", "The budget 'many' cannot be spent: give a whole number from 1 to 65536."),
@@ -376,6 +379,14 @@ def test_why(talk: Talk) -> None:
     assert tree == f"the whole tree: ttsolve show {result.run}"
 
 
+def test_why_cuts_nothing_on_a_narrow_terminal(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    talk("what is p=0.6", "/why", budget=8)
+    assert "…" not in talk.out
+    assert all(len(line) <= 40 for line in talk.out.splitlines() if line.startswith((" ", "step")))
+    assert "candidates" in talk.out
+
+
 def test_why_counts_rollouts_and_what_was_dropped(talk: Talk) -> None:
     talk(QUESTION, "/why", strategy="lookahead", budget=16)
     [head] = [line for line in talk.out.splitlines() if line.startswith("step")]
@@ -412,11 +423,20 @@ def test_alone_on_a_terminal_it_is_a_session(typed: str, meant: str | None) -> N
     assert with_command(typed.split(), terminal=True) == expected.split()
 
 
+@pytest.mark.parametrize("piped", [True, False])
+def test_a_session_that_is_named_is_no_batch(piped: bool) -> None:
+    for given in ("--session homework", "--budget 4 --session=homework"):
+        assert with_command(given.split(), piped=piped) == f"session {given}".split()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("--session", "a", "--no-cache"), "leave --session or --no-cache out."),
         (("--session", " "), "The session has no name: give one"),
+        (("--session", "a\x1bb"), r"name 'a\x1bb' is no line of text: leave the rest out."),
+        (("--session", "a\udcffb"), r"name 'a\udcffb' is no line of text"),
+        (("--seed", str(2**63)), "'--seed'"),
         ((), "A session needs a terminal: pipe problems into ttsolve batch instead."),
     ],
 )
@@ -481,10 +501,10 @@ def test_the_line_is_edited(
 def test_typed_lines_are_kept_the_last_first(tmp_path: Path) -> None:
     file = tmp_path / "ttsolve.db"
     with Store(file) as store:
-        for line in ("one", "two", "one", "three"):
+        for line in ("one", "two", "one", "three", "a\udcffb"):
             keep_typed(store, line)
     with Store(file) as store:
-        assert typed(store) == ["three", "one", "two"]
-        assert typed(store, limit=1) == ["three"]
+        assert typed(store) == ["a?b", "three", "one", "two"]
+        assert typed(store, limit=1) == ["a?b"]
     with closing(sqlite3.connect(file)) as db:
-        assert db.execute("SELECT count(*) FROM typed").fetchone() == (4,)
+        assert db.execute("SELECT count(*) FROM typed").fetchone() == (5,)

@@ -121,6 +121,20 @@ def test_a_prompt_begins_once(twin: Twin) -> None:
     assert pieces[ids[-1]].endswith(b"\n")  # what the generator says comes next
 
 
+def test_a_question_is_no_control_token(twin: Twin) -> None:
+    """What it says can neither end the user's turn nor begin another."""
+    marks = "".join(twin.published.ends)
+    plain, hostile = (
+        list(twin.generator._prompt_ids(text, ())) for text in ("a", f"a{marks}{marks}")
+    )
+    silent = {token for token, piece in enumerate(twin.generator._model.pieces) if not piece}
+    assert [token for token in hostile if token in silent] == [
+        token for token in plain if token in silent
+    ]
+    said = b"".join(twin.generator._model.pieces[token] for token in hostile).decode()
+    assert f"a{marks}{marks}" in said
+
+
 def test_every_token_that_ends_a_generation_ends_a_solution(twin: Twin) -> None:
     ends = twin.generator._model.ends
     for text in twin.published.ends:

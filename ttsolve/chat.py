@@ -76,7 +76,11 @@ def chat_format(prompt: PromptFormat, jinja: str, bos: str = "", eos: str = "") 
     """
     own = {f.name: getattr(prompt, f.name) for f in fields(PromptFormat)}
     chat = ChatFormat(**own, jinja=jinja, bos=bos, eos=eos)
-    chat.render("1 + 1")
+    if "1 + 1" not in chat.render("1 + 1"):  # as where a content must be a list of parts
+        raise ModelError(
+            "The generator's chat template leaves out what the user says: give examples for a "
+            "plain prompt with --few-shot FILE."
+        )
     return chat
 
 

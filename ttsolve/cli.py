@@ -201,8 +201,10 @@ def with_command(
     if first < len(arguments) and arguments[first] in COMMANDS:
         return list(arguments)
     asks = {"--help", "--version"} & set(arguments)
-    if (piped or terminal) and not asks and not _has_word(arguments):
-        return [*arguments[:first], "batch" if piped else "session", *arguments[first:]]
+    named = any(word.partition("=")[0] == "--session" for word in arguments)
+    if (piped or terminal or named) and not asks and not _has_word(arguments):
+        command = "batch" if piped and not named else "session"
+        return [*arguments[:first], command, *arguments[first:]]
     if first == len(arguments):
         return list(arguments)
     return [*arguments[:first], "solve", *arguments[first:]]

@@ -15,7 +15,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from ttsolve import render, render_batch
+from ttsolve import paths, render, render_batch
 from ttsolve.batch import Solver, outcomes
 from ttsolve.cli_options import (
     DEFAULT_STRATEGY,
@@ -99,7 +99,7 @@ def batch(
     0, 1 when there were such lines, 130 after Ctrl-C.
     """
     problems = _Input(tuple(files or [STDIN]), kind, Fields(question_field, answer_field), limit)
-    problems.check(output)
+    problems.check(output, cache or paths.store_file())
     chosen = chosen_pair(pair, generator, few_shot, model)
     plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
     stop = threading.Event()
@@ -137,8 +137,8 @@ class _Input:
     named: Fields
     limit: int | None
 
-    def check(self, output: Path | None) -> None:
-        """Refuse what would wait for a terminal, or overwrite a file before it is read.
+    def check(self, output: Path | None, store: Path) -> None:
+        """Refuse what would wait for a terminal, or overwrite what is to be read.
 
         Raises:
             UsageError: with the sentence for the user.
@@ -148,6 +148,8 @@ class _Input:
         files = [path for path in self.paths if path != STDIN]
         if output and output.exists() and any(f.exists() and f.samefile(output) for f in files):
             raise UsageError(f"{output} holds the problems: choose another file for the answers.")
+        if output and output.resolve() == store.resolve():
+            raise UsageError(f"{output} is the store: choose another file for the answers.")
 
     def count(self) -> int | None:
         """How many there are; None where that shows only at the end."""

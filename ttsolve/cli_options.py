@@ -109,7 +109,8 @@ FewShot = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Solved examples with {question} behind them, for a prompt."),
 ]
-Seed = Annotated[int, typer.Option(help="Equal seeds give equal samples.")]
+SEED = typer.Option(min=-(2**63), max=2**63 - 1, help="Equal seeds give equal samples.")
+Seed = Annotated[int, SEED]
 Temperature = Annotated[
     float | None,
     typer.Option(parser=_temperature, metavar="T", help="0: greedy; default: the pair's own."),

@@ -16,6 +16,7 @@ import typer
 
 from ttsolve import render, render_live, render_session, render_store
 from ttsolve.cli_options import (
+    SEED,
     Confidence,
     FewShot,
     GeneratorPath,
@@ -74,7 +75,7 @@ def session(
     generator: GeneratorPath = None,
     model: ModelName = None,
     few_shot: FewShot = None,
-    seed: Annotated[int | None, typer.Option(help="Equal seeds give equal samples.")] = None,
+    seed: Annotated[int | None, SEED] = None,
     temperature: Temperature = None,
     gpu_layers: GpuLayers = -1,
     cache: CacheFile = None,
@@ -94,6 +95,8 @@ def session(
         raise UsageError("A session is kept in the store: leave --session or --no-cache out.")
     if name is not None and not name.strip():
         raise UsageError("The session has no name: give one, as in --session homework.")
+    if name is not None and not name.isprintable():
+        raise UsageError(f"The session's name {name!r} is no line of text: leave the rest out.")
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("A session needs a terminal: pipe problems into ttsolve batch instead.")
     given = {
@@ -172,6 +175,8 @@ class Conversation:
             render_session.take_leave(self.session.name)
 
     def _do(self, text: str) -> None:
+        if any("\ud800" <= c <= "\udfff" for c in text):  # so bytes that are no UTF-8 arrive
+            raise UsageError("The line is not UTF-8 text: type it again.")
         if not text.startswith("/"):
             if text:
                 self._solve(self.session.asked(text))
@@ -232,7 +237,7 @@ class Conversation:
     def _history(self, words: Sequence[str]) -> None:
         store = self.session.store
         if not store.usable:
-            raise UsageError("Nothing is kept: begin without --no-cache to have a history.")
+            raise UsageError("Nothing is kept: begin without --no-cache, with a readable store.")
         if runs := store.runs(HISTORY, self.session.name):
             render_store.show_runs(runs)
         else:

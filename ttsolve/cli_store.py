@@ -103,7 +103,8 @@ def history(
 
 def show(
     run: Annotated[
-        int | None, typer.Argument(metavar="[RUN]", help="Its number in `ttsolve history`.")
+        int | None,
+        typer.Argument(metavar="[RUN]", max=2**63 - 1, help="Its number in `ttsolve history`."),
     ] = None,
     *,
     whole: Annotated[bool, typer.Option("--all", help="Every step, however many.")] = False,

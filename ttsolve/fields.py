@@ -7,6 +7,7 @@ that ends in `#### 42` or holds a `\boxed{42}`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ def _reference(value: object) -> str | None:
     """The known answer as text; None: there is none, or none that an answer can be compared to."""
     if isinstance(value, list) and len(value) == 1:
         [value] = value
+    if isinstance(value, float) and not math.isfinite(value):  # a gap in a table
+        return None
     if isinstance(value, int | float):
         return str(value)
     if not isinstance(value, str):

@@ -220,7 +220,7 @@ def _is_numbered(verifier: PrmFormat | None) -> bool:
 
 def _examples(few_shot: Path) -> str:
     try:
-        text = few_shot.read_text(encoding="utf-8")
+        text = few_shot.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Cannot read {few_shot} ({error}): give a text file.") from error
     if text.count("{question}") != 1:

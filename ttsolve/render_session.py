@@ -124,11 +124,14 @@ def _rounds(tree: Tree, rollouts: bool) -> Iterator[tuple[str, ...]]:
 
 
 def _show_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows below their heads, to the right but for the last column where that is a text."""
+    """Rows below their heads, to the right but for the last column where that is a text.
+
+    On a narrow terminal cells go on in the next line: an answer is never cut.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for head in heads:
         text = head == "answer"
-        table.add_column(head, justify="left" if text else "right", no_wrap=True)
+        table.add_column(head, justify="left" if text else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)

@@ -55,8 +55,8 @@ def session_problems(store: StoreFile, session: str) -> int:
 
 
 def keep_typed(store: StoreFile, line: str) -> None:
-    """Keep a line that was typed in a session."""
-    values = [timestamp(datetime.now(UTC)), line]
+    """Keep a line that was typed in a session; what in it is no UTF-8 text as question marks."""
+    values = [timestamp(datetime.now(UTC)), line.encode(errors="replace").decode()]
     sql = "INSERT INTO typed (at, line) VALUES (?, ?)"
     store.write(lambda db: db.conn.execute(sql, values), None)
 

@@ -38,6 +38,7 @@ from ttsolve.pair import fingerprint
 from ttsolve.prompts import PromptFormat, thinks
 
 MOST = 256  # sequences of one context: llama.cpp's own limit
+BREAK = "\ufdd0"  # no character: where a text is cut so that no control token is read there
 
 
 class LlamaGenerator:
@@ -167,7 +168,8 @@ class LlamaGenerator:
         self.close()
 
     def _render(self, question: str, attempts: tuple[str, ...] = ()) -> NDArray[np.int32]:
-        ids = self._model.tokenize(self.prompt.render(question, attempts), start=True)
+        text = self.prompt.render(self._plain(question), [self._plain(a) for a in attempts])
+        ids = self._tokens(text, start=True)
         if len(ids) >= self.context and not attempts:  # these can be left out
             raise ProblemTooLong(
                 f"The problem takes {len(ids)} tokens of the generator's context of {self.context} "
@@ -193,13 +195,25 @@ class LlamaGenerator:
             return self._prompt_ids(question, tuple(attempt.text for attempt in prefix.attempts))
         # Attempts as they were generated, whatever a tokenizer would make of them: the cache has
         # them so.
-        again = np.array(self.tokenize(self.prompt.again(question)), np.int32)
+        again = np.array(self._tokens(self.prompt.again(self._plain(question))), np.int32)
         parts = [part for a in prefix.attempts for part in (self._ids(a, ended=True), again)]
         return np.concatenate([self._prompt_ids(question, ()), *parts])
 
+    def _tokens(self, text: str, start: bool = False) -> list[int]:
+        """The token ids of a text that may be cut."""
+        parts = enumerate(text.split(BREAK))
+        return [t for i, part in parts for t in self._model.tokenize(part, start=start and i == 0)]
+
+    def _plain(self, text: str) -> str:
+        """What somebody wrote, cut within each control token that it would be read as."""
+        for control in self._model.controls:
+            text = text.replace(control, f"{control[0]}{BREAK}{control[1:]}")
+        return text
+
     def _ids(self, solution: Solution, ended: bool = False) -> NDArray[np.int32]:
         """The tokens of a solution's steps; `ended`: with the separator that it may lack."""
-        ids = [token for step in solution.steps for token in step.ids or self.tokenize(step.text)]
+        said = (step.ids or self._tokens(self._plain(step.text)) for step in solution.steps)
+        ids = [token for tokens in said for token in tokens]
         if ended and not solution.text.endswith(self.prompt.separator):
             ids += self.tokenize(self.prompt.separator)
         return np.array(ids, np.int32)

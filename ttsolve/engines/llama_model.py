@@ -73,6 +73,11 @@ class LlamaModel:
         self.seconds = 0.0
         self.device = gpu or f"CPU, {self.threads} threads"
         self.pieces = [self._piece(token) for token in range(self.vocab_size)]
+        silent = [token for token, piece in enumerate(self.pieces) if not piece]
+        texts = (llama_cpp.llama_vocab_get_text(self._vocab, token) for token in silent)
+        self.controls = [
+            text.decode(errors="replace") for text in texts if text
+        ]  # that control, and say nothing
         is_end = llama_cpp.llama_vocab_is_eog
         self.ends = np.array([is_end(self._vocab, token) for token in range(self.vocab_size)], bool)
 

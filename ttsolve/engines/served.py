@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from threading import Event
@@ -66,12 +67,25 @@ class Server:
             ) from error
 
     def tell(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What it says at a path beside /v1; {}: it knows no such path."""
+        """What it says at a path beside /v1; {}: it knows no such path, or refuses.
+
+        Raises:
+            TtsolveError: it does not answer.
+        """
         url = f"{self.url.removesuffix('/v1')}/{path}"
+        method = "GET" if body is None else "POST"
+        for i in range(TRIES):
+            try:
+                answer = self._client.request(method, url, json=body)
+                if answer.status_code not in AGAIN:
+                    break
+            except httpx2.TransportError as error:
+                if i + 1 == TRIES:
+                    raise TtsolveError(self._silent(error)) from error
+            time.sleep(WAIT * 2**i)
         try:
-            answer = self._client.get(url) if body is None else self._client.post(url, json=body)
             said = answer.json() if answer.is_success else {}
-        except (httpx2.HTTPError, ValueError):
+        except ValueError:
             return {}
         return said if isinstance(said, dict) else {}
 
@@ -160,7 +174,8 @@ def _events(answer: httpx2.Response) -> Iterator[tuple[dict[str, Any], int]]:
     """What the server sends, a stream of events or one JSON text; each with its tokens.
 
     Raises:
-        httpx2.ReadError: the stream breaks off, as one that has no length may do in silence.
+        httpx2.ReadError: the stream breaks off: it ends without a reason (llama-cpp-python's server
+            drops a request so for the next one, unless --interrupt_requests is false).
     """
     if "event-stream" not in answer.headers.get("Content-Type", ""):
         whole = json.loads(answer.read())
@@ -168,14 +183,11 @@ def _events(answer: httpx2.Response) -> Iterator[tuple[dict[str, Any], int]]:
         return
     over = False
     for line in answer.iter_lines():
-        if not line.startswith("data:"):
-            continue
         data = line.removeprefix("data:").strip()
-        if data == "[DONE]":
-            return
-        event = json.loads(data)
-        over = over or any(choice.get("finish_reason") for choice in event.get("choices") or ())
-        yield event, 1
+        if line.startswith("data:") and data != "[DONE]":
+            event = json.loads(data)
+            over = over or any(one.get("finish_reason") for one in event.get("choices") or ())
+            yield event, 1
     if not over:
         raise httpx2.ReadError("it breaks off in the middle of a completion")
 
@@ -197,7 +209,9 @@ class ServedFormat(ChatFormat):
     ask: Callable[[Sequence[Turn]], str] = field(default=lambda turns: "", compare=False)
 
     def _rendered(self, turns: Sequence[Turn]) -> str:
-        return self.ask(turns)
+        if text := self.ask(turns):
+            return text
+        raise ModelError("The endpoint refuses to lay a chat out: see its log.")
 
 
 def served_format(
