@@ -481,6 +481,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert Path("a.jsonl").read_text() == QUESTIONS
 
 
+def test_problems_of_the_wrong_kind_leave_the_output_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"question": "a"}]')
+    (tmp_path / "out.jsonl").write_text("answers of yesterday\n")
+    run("batch", *SIMULATED, str(tmp_path / "a.json"), "-o", str(tmp_path / "out.jsonl"))
+    assert (run.code, "one JSON array" in run.err) == (2, True)
+    assert (tmp_path / "out.jsonl").read_text() == "answers of yesterday\n"
+
+
 def test_an_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     run("batch", *SIMULATED, "-o", str(tmp_path / "no" / "out"), stdin="a")
     assert run.code == 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -167,7 +167,9 @@ class _Input:
         """
         with ExitStack() as stack:
             sources = [(str(path), stack.enter_context(_source(path))) for path in self.paths]
-            yield islice(self._read(sources), self.limit)
+            entries = islice(self._read(sources), self.limit)
+            first = list(islice(entries, 1))  # what cannot be read is told before OUT is opened
+            yield chain(first, entries)
 
     def _read(self, sources: Sequence[tuple[str, Source]]) -> Iterator[Entry]:
         for name, source in sources:
