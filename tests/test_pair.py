@@ -231,6 +231,17 @@ def test_pairs_are_found_by_name_and_by_folder(home: Path) -> None:
     assert [pair.name for pair in list_pairs()] == ["small", "tiny"]
 
 
+def test_a_broken_pair_is_told_and_the_others_are_listed(home: Path) -> None:
+    (home / "models" / "small" / "pair.toml").write_text("name = 1\n")
+    heard: list[PairError] = []
+    assert [pair.name for pair in list_pairs(heard.append)] == ["tiny"]
+    assert [str(error).partition(": ")[0] for error in heard] == [
+        str(home / "models" / "small" / "pair.toml")
+    ]
+    with pytest.raises(PairError):
+        list_pairs()
+
+
 def test_the_users_pair_hides_the_carried_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "carried_pairs", lambda: home / "carried")
     a_pair(home / "carried" / "tiny", "tiny")

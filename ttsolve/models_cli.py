@@ -21,7 +21,7 @@ models = typer.Typer(help="The pairs of models on this machine.", no_args_is_hel
 @models.command("list")
 def list_command() -> None:
     """List the pairs, one a line."""
-    render.show_pairs(list_pairs())
+    render.show_pairs(list_pairs(lambda error: render.note(str(error))))
 
 
 @models.command("show")

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,21 @@ def verify_files(pair: Pair, largest: int | None = None) -> None:
         _check_file(Place(pair.folder / FILE, key), file, checksum if small else None)
 
 
-def list_pairs() -> list[Pair]:
-    """Every pair that `load_pair` finds by its name, sorted; checksums are not compared."""
-    return [load_pair(name, verify=False) for name in _names()]
+def list_pairs(broken: Callable[[PairError], None] | None = None) -> list[Pair]:
+    """Every pair that `load_pair` finds by its name, sorted; checksums are not compared.
+
+    Raises:
+        PairError: one cannot be used, and there is no `broken` to hear of it.
+    """
+    pairs = []
+    for name in _names():
+        try:
+            pairs.append(load_pair(name, verify=False))
+        except PairError as error:
+            if broken is None:
+                raise
+            broken(error)
+    return pairs
 
 
 def default_pair() -> str:
