@@ -12,8 +12,8 @@ from ttsolve import claims_revisions, claims_search
 from ttsolve.calibrate import Table
 from ttsolve.claims import CLAIMS, Judged, judge_all, judged, verdict_of
 from ttsolve.evidence import BEAM, BEST, Evidence, Larger, Missing, ratio_name, ratio_of
-from ttsolve.finding import Finding, share
-from ttsolve.measure import Estimate, Pool
+from ttsolve.finding import Finding
+from ttsolve.measure import Estimate, Pool, ratio
 
 EACH = 24  # problems a bin
 BINS = np.repeat(np.arange(1, 6), EACH)
@@ -163,7 +163,7 @@ def test_the_verdict_is_where_the_interval_is(low, high, within, n, verdict) -> 
 
 def test_a_share_is_of_all_answers_and_its_interval_of_problems() -> None:
     part, whole = np.array([1.0, 0, 3, 0]), np.array([2.0, 0, 6, 2])
-    found = share(np.tile(part, 30), np.tile(whole, 30))
+    found = ratio(np.tile(part, 30), np.tile(whole, 30))
     assert (found.value, found.n) == (0.4, 300)
     assert 0.3 < found.low < 0.4 < found.high < 0.5
 

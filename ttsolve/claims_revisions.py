@@ -12,8 +12,8 @@ import numpy as np
 from ttsolve.calibrate import cross_validated
 from ttsolve.claims_search import EASY, HARD, HARDEST, quarter
 from ttsolve.evidence import Difficulty, Evidence, Missing, ratio_name
-from ttsolve.finding import Finding, against, listed, share
-from ttsolve.measure import paired
+from ttsolve.finding import Finding, against, listed
+from ttsolve.measure import paired, ratio
 
 
 def attempts_improve(e: Evidence) -> Finding:
@@ -39,7 +39,7 @@ def right_turned_wrong(e: Evidence) -> Finding:
     before, after = e.chains[:, :, :-1], e.chains[:, :, 1:]
     was = (before == 1) & ~np.isnan(after)
     lost = (was & (after == 0)).sum(axis=(1, 2)).astype(float)
-    part = share(lost, was.sum(axis=(1, 2)).astype(float))
+    part = ratio(lost, was.sum(axis=(1, 2)).astype(float))
     return Finding(f"{part.value:.0%} of {part.n:,} right answers (paper: 38 %)", part)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ttsolve.measure import BOOTSTRAP, Estimate, Floats, paired
+from ttsolve.measure import Estimate, Floats, paired
 
 NEAR = 0.02  # of accuracy
 FEWEST = 10  # problems, for a verdict: the bootstrap of fewer is too sure
@@ -31,13 +29,3 @@ def against(a: Floats, b: Floats, what: str, within: float = 0.0, other: str = "
 def listed(budgets: Sequence[int]) -> str:
     """The budgets in words."""
     return ", ".join(map(str, budgets))
-
-
-def share(part: Floats, whole: Floats, seed: int = 0) -> Estimate:
-    """The sum of one number a problem as a part of another's, with a bootstrap over problems."""
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(part.size, np.full(part.size, 1 / part.size), size=BOOTSTRAP)
-    sums = counts @ whole
-    drawn = (counts @ part)[sums > 0] / sums[sums > 0]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(float(part.sum() / whole.sum()), float(low), float(high), int(whole.sum()))
