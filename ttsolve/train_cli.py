@@ -17,6 +17,7 @@ import typer
 
 from ttsolve import render
 from ttsolve.cli_store import CacheFile, NoCache, stored_pair
+from ttsolve.engine import Sampling
 from ttsolve.errors import MissingExtra
 from ttsolve.pair import load_pair
 
@@ -42,6 +43,12 @@ def _extra() -> Iterator[None]:
         raise MissingExtra(
             f"Training needs {error.name}, which is not installed: pip install 'ttsolve[train]'."
         ) from error
+
+
+def _sampling(temperature: float, min_p: float) -> Sampling:
+    from ttsolve.train.work import SAMPLING
+
+    return replace(SAMPLING, temperature=temperature, min_p=min_p)
 
 
 @train.command()
@@ -93,9 +100,8 @@ def labels(
     """
     with _extra():
         from ttsolve.train.run import make_labels
-        from ttsolve.train.work import SAMPLING
 
-        how = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        how = _sampling(temperature, min_p)
         make_labels(work, problems, samples, how, seed, render.progress)
 
 
@@ -143,9 +149,8 @@ def revisions_data(
     """
     with _extra():
         from ttsolve.train.run import make_revisions_data
-        from ttsolve.train.work import SAMPLING
 
-        how = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        how = _sampling(temperature, min_p)
         make_revisions_data(work, problems, samples, how, seed, render.progress)
 
 
@@ -163,9 +168,8 @@ def reviser(
     """
     with _extra():
         from ttsolve.train.run import make_reviser
-        from ttsolve.train.work import SAMPLING
 
-        how = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        how = _sampling(temperature, min_p)
         make_reviser(work, int(tokens * 1e6), how, seed, render.progress)
 
 
@@ -182,9 +186,8 @@ def chains(
     """Let the reviser revise training problems, and grade its attempts; write chains-SEED.jsonl."""
     with _extra():
         from ttsolve.train.run import make_chains
-        from ttsolve.train.work import SAMPLING
 
-        how = replace(SAMPLING, temperature=temperature, min_p=min_p)
+        how = _sampling(temperature, min_p)
         make_chains(work, problems, chains, length, how, seed, render.progress)
 
 
@@ -216,10 +219,8 @@ def export(
     """
     with _extra():
         from ttsolve.train.finish import export_pair
-        from ttsolve.train.work import SAMPLING
 
-        sampling = replace(SAMPLING, temperature=temperature, min_p=min_p)
-        render.line(f"{export_pair(work, output, sampling)}")
+        render.line(f"{export_pair(work, output, _sampling(temperature, min_p))}")
 
 
 @train.command()

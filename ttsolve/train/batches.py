@@ -13,6 +13,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -40,6 +41,7 @@ class Packed(Protocol):
 
 
 P = TypeVar("P", bound=Packed)
+Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,19 +181,31 @@ def pack(documents: Sequence[P], room: int = ROW) -> list[list[P]]:
     return rows
 
 
-def tensors(rows: Sequence[Sequence[Labelled]], room: int = ROW) -> tuple[Tensor, ...]:
-    """ids, positions, document numbers, targets, weights of labelled places; [rows, room] each."""
+def laid_out(rows: Sequence[Sequence[P]], room: int) -> tuple[Arrays, list[tuple[int, int, P]]]:
+    """ids, positions and document numbers, [rows, room] each; and (row, first place, document).
+
+    Documents are numbered from 1 in each row; 0 is padding.
+    """
     ids, places, numbers = (np.zeros((len(rows), room), dtype=np.int64) for _ in range(3))
-    targets, weights = (np.zeros((len(rows), room), dtype=np.float32) for _ in range(2))
+    begun = []
     for r, row in enumerate(rows):
         used = 0
-        for number, solution in enumerate(row, start=1):
-            size = len(solution.tokens)
-            ids[r, used : used + size] = solution.tokens
-            places[r, used : used + size] = np.arange(size)
-            numbers[r, used : used + size] = number
-            marks = used + np.array(solution.marks)
-            targets[r, marks] = solution.targets
-            weights[r, marks] = solution.count
-            used += size
-    return tuple(torch.from_numpy(x) for x in (ids, places, numbers, targets, weights))
+        for number, document in enumerate(row, start=1):
+            begun.append((r, used, document))
+            end = used + len(document.tokens)
+            ids[r, used:end] = document.tokens
+            places[r, used:end] = np.arange(end - used)
+            numbers[r, used:end] = number
+            used = end
+    return (ids, places, numbers), begun
+
+
+def tensors(rows: Sequence[Sequence[Labelled]], room: int = ROW) -> tuple[Tensor, ...]:
+    """ids, positions, document numbers, targets, weights of labelled places; [rows, room] each."""
+    arrays, begun = laid_out(rows, room)
+    targets, weights = (np.zeros((len(rows), room), dtype=np.float32) for _ in range(2))
+    for row, first, solution in begun:
+        marks = first + np.array(solution.marks)
+        targets[row, marks] = solution.targets
+        weights[row, marks] = solution.count
+    return tuple(torch.from_numpy(x) for x in (*arrays, targets, weights))

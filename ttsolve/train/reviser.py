@@ -24,7 +24,7 @@ from ttsolve.answers import extract
 from ttsolve.core import Problem
 from ttsolve.grade import grade
 from ttsolve.pocketmath import exercises
-from ttsolve.train.batches import Rotation, pack, split
+from ttsolve.train.batches import Rotation, laid_out, pack, split
 from ttsolve.train.checkpoint import resume, save_state
 from ttsolve.train.data import test_weights
 from ttsolve.train.generator import load_generator, row_loss
@@ -188,18 +188,11 @@ def document(trajectory: Trajectory, tokenizer: Tokenizer) -> Document:
 
 def tensors(rows: Sequence[Sequence[Document]]) -> tuple[Tensor, ...]:
     """ids, positions, document numbers, weights in the loss; [rows, ROW] each."""
-    ids, places, numbers = (np.zeros((len(rows), ROW), dtype=np.int64) for _ in range(3))
+    arrays, begun = laid_out(rows, ROW)
     weights = np.zeros((len(rows), ROW), dtype=np.float32)
-    for r, row in enumerate(rows):
-        used = 0
-        for number, document in enumerate(row, start=1):
-            end = used + len(document.tokens)
-            ids[r, used:end] = document.tokens
-            places[r, used:end] = np.arange(end - used)
-            numbers[r, used:end] = number
-            weights[r, used + document.target : end] = 1.0
-            used = end
-    return tuple(torch.from_numpy(x) for x in (ids, places, numbers, weights))
+    for row, first, document in begun:
+        weights[row, first + document.target : first + len(document.tokens)] = 1.0
+    return tuple(torch.from_numpy(x) for x in (*arrays, weights))
 
 
 @torch.no_grad()

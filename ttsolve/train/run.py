@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from ttsolve.core import Problem
 from ttsolve.engine import Sampling
 from ttsolve.engines.llama import LlamaGenerator
 from ttsolve.pocketmath import exercises
@@ -65,8 +66,7 @@ def make_labels(
     work: Path, problems: int, samples: int, how: Sampling, seed: int, say: Say
 ) -> None:
     """Sampled and graded solutions of training problems."""
-    source = exercises(-1 - seed, "train", label_weights())  # the generator's are not negative
-    drawn = [e.problem for e in itertools.islice(source, problems)]
+    drawn = _training_problems(-1 - seed, problems)  # the generator's are not negative
     with LlamaGenerator(needed(work / "generator.gguf", "generator"), PROMPT) as generator:
         file = work / f"labels-{seed}.jsonl"
         draw(generator, drawn, samples, how, file, seed=seed, report=drawing(say))
@@ -76,8 +76,7 @@ def make_revisions_data(
     work: Path, problems: int, samples: int, how: Sampling, seed: int, say: Say
 ) -> None:
     """Samples of training problems drawn side by side, and the trajectories made of them."""
-    source = exercises(-1_000_001 - seed, "train", label_weights())  # nor are they the labels'
-    drawn = [e.problem for e in itertools.islice(source, problems)]
+    drawn = _training_problems(-1_000_001 - seed, problems)  # nor are they the labels'
     pool = work / f"attempts-{seed}.jsonl"
     with LlamaGenerator(needed(work / "generator.gguf", "generator"), PROMPT) as generator:
         draw(generator, drawn, samples, how, pool, seed=seed, report=drawing(say))
@@ -111,8 +110,7 @@ def make_chains(
     work: Path, problems: int, chains: int, length: int, how: Sampling, seed: int, say: Say
 ) -> None:
     """Chains of the reviser's own attempts at training problems, graded."""
-    source = exercises(-2_000_001 - seed, "train", label_weights())
-    drawn = [e.problem for e in itertools.islice(source, problems)]
+    drawn = _training_problems(-2_000_001 - seed, problems)
     file = work / f"chains-{seed}.jsonl"
     with LlamaGenerator(needed(work / "reviser.gguf", "reviser"), PROMPT) as reviser:
         draw(reviser, drawn, chains, how, file, seed=seed, length=length, report=drawing(say))
@@ -143,3 +141,8 @@ def make_verifier(
     tokenizer = work / "tokenizer.json"
     job = prm.Job(work, files, trunk, tokenizer, recipe, kind)
     export_onnx(prm.train_prm(job, report), tokenizer, job.best.with_suffix(".onnx"))
+
+
+def _training_problems(seed: int, count: int) -> list[Problem]:
+    source = exercises(seed, "train", label_weights())
+    return [e.problem for e in itertools.islice(source, count)]
