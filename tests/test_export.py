@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from ttsolve.errors import ModelError, StorageError
 from ttsolve.prompts import PromptFormat
 from ttsolve.train.export import export_gguf, export_onnx
 from ttsolve.train.import_gguf import read_gguf
+from ttsolve.train.import_onnx import read_onnx
 from ttsolve.train.model import LanguageModel, RewardModel, Shape, causal_mask
 
 TEXT = "Tom has 12 apples + 2, and é 漢字.\n12 + 2 = 14\nAnswer: 14\n"
@@ -96,6 +98,22 @@ def assert_close(ours, theirs, real):
 
 def random_ids(reward, batch, tokens):
     return torch.randint(0, reward.shape.vocabulary, (batch, tokens))
+
+
+def test_a_verifier_is_read_back_exactly(onnx, reward):
+    again = read_onnx(onnx, reward.shape)
+    assert len(again.judges) == len(reward.judges)
+    for name, weight in reward.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+
+
+def test_only_whole_verifiers_over_that_generator_are_read(onnx, reward, tmp_path):
+    (cut := tmp_path / "cut.onnx").write_bytes(onnx.read_bytes()[:-100])
+    other = replace(reward.shape, hidden=reward.shape.hidden + 32)
+    missing = tmp_path / "missing.onnx"
+    for path, shape in ((cut, reward.shape), (missing, reward.shape), (onnx, other)):
+        with pytest.raises(ModelError, match="is no verifier that ttsolve trained"):
+            read_onnx(path, shape)
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 1), (1, 40), (3, 17)])

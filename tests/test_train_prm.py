@@ -18,6 +18,7 @@ from ttsolve.errors import UsageError
 from ttsolve.train import batches, labels, prm
 from ttsolve.train.batches import Batches, Labelled, pack, read_labelled, split, tensors
 from ttsolve.train.checkpoint import load_state, save_state
+from ttsolve.train.export import export_onnx
 from ttsolve.train.model import LanguageModel, RewardModel, causal_mask
 from ttsolve.train.prm import Job, Quality, Recipe
 from ttsolve.train.rows import ROW
@@ -294,6 +295,20 @@ def test_an_interrupted_run_learns_what_an_uninterrupted_one_does(job, tmp_path)
         one, other = (load_state(j.folder / name) for j in (job, broken))
         assert one["step"] == other["step"]
         assert all(torch.equal(w, other["model"][key]) for key, w in one["model"].items())
+
+
+def test_a_training_goes_on_from_a_verifier_that_was_written(job, path, tmp_path) -> None:
+    prm._train(job, print)
+    before = prm.load_verifier(job.best)
+    export_onnx(before, path, tmp_path / "verifier.onnx")
+    onward = replace(job, folder=tmp_path / "onward", start=tmp_path / "verifier.onnx")
+    for name, weight in prm._untrained(onward).state_dict().items():
+        assert torch.equal(weight, before.state_dict()[name]), name
+    first: list[prm.Progress] = []
+    prm._train(onward, first.append)
+    anew: list[prm.Progress] = []
+    prm._train(replace(job, folder=tmp_path / "anew"), anew.append)
+    assert first[0].loss < anew[0].loss
 
 
 def test_other_judges_need_another_folder(job) -> None:

@@ -29,6 +29,10 @@ Work = Annotated[Path, typer.Argument(help="The folder that holds everything of 
 Millions = Annotated[float, typer.Option(min=0.001, help="Tokens to train on, in millions.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds give equal data.")]
 Judges = Annotated[int, typer.Option(min=1, help="Layers above the generator's.")]
+Start = Annotated[
+    Path | None,
+    typer.Option("--from", help="A verifier.onnx to go on from, instead of the generator."),
+]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Of the samples.")]
 MinP = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="No token below this share of the likeliest one's.")
@@ -111,12 +115,13 @@ def prm(
     tokens: Millions = 16.0,
     judges: Judges = 2,
     seed: Seed = 0,
+    start: Start = None,
 ) -> None:
     """Train the process reward model on the labels; write verifier.onnx."""
     with _extra():
         from ttsolve.train.run import make_verifier
 
-        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress)
+        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress, "prm", start)
 
 
 @train.command()
@@ -125,12 +130,13 @@ def orm(
     tokens: Millions = 16.0,
     judges: Judges = 2,
     seed: Seed = 0,
+    start: Start = None,
 ) -> None:
     """Train an outcome reward model on the same samples, to compare with; write orm.onnx."""
     with _extra():
         from ttsolve.train.run import make_verifier
 
-        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress, "orm")
+        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress, "orm", start)
 
 
 @train.command("revisions-data")
@@ -197,13 +203,14 @@ def revision_verifier(
     tokens: Millions = 8.0,
     judges: Judges = 2,
     seed: Seed = 0,
+    start: Start = None,
 ) -> None:
     """Train the reviser's own verifier on its chains; write revision-verifier.onnx."""
     with _extra():
         from ttsolve.train.run import make_verifier
 
-        tokens_wanted = int(tokens * 1e6)
-        make_verifier(work, tokens_wanted, judges, seed, render.progress, "revision-verifier")
+        wanted = int(tokens * 1e6)
+        make_verifier(work, wanted, judges, seed, render.progress, "revision-verifier", start)
 
 
 @train.command()

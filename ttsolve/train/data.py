@@ -24,7 +24,15 @@ SEEDS: dict[Split, int] = {"test": 2024, "calibration": 2025}
 
 # Search pays where a step is a choice: three of four problems of the splits are of that kind.
 SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0}
-LABEL_SHARES = {"countdown": 6.0, "subsets": 3.0, "coins": 3.0} | dict.fromkeys(LOCAL, 1.5)
+# More of what the generator gets wrong in many ways.
+LABEL_SHARES = dict.fromkeys(LOCAL, 1.0) | {
+    "countdown": 6.0,
+    "subsets": 3.0,
+    "remainders": 6.0,
+    "pairs": 4.0,
+    "quantities": 6.0,
+    "fractions": 3.0,
+}
 
 
 def test_weights() -> dict[tuple[str, int], float]:

@@ -18,10 +18,10 @@ from ttsolve.pair import (
     Pair,
     ReviserFiles,
     VerifierFiles,
-    file_sha256,
     load_pair,
     write_pair,
 )
+from ttsolve.pair_files import file_sha256
 from ttsolve.train import generator as lm
 from ttsolve.train.card import hands_figures, headline, split_figures, write_figures
 from ttsolve.train.data import read_problems

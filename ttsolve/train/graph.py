@@ -6,6 +6,7 @@ the same input are one matrix, and any number of past tokens will do, none inclu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +34,7 @@ def reward_graph(weights: Weights, shape: Shape, notes: dict[str, str]) -> onnx.
     hidden states. Padded cells of the past must be zeros. Out: logits [B, T]; present.{i}.key
     and .value [B, heads, P + T, size].
     """
-    graph = _RewardGraph(weights, shape)
+    graph = RewardGraph(weights, shape)
     graph.build()
     ids = [("input_ids", "tokens"), ("attention_mask", "cells"), ("position_ids", "tokens")]
     inputs = [tensor_info(name, ["batch", length], np.int64) for name, length in ids]
@@ -57,12 +58,9 @@ def reward_graph(weights: Weights, shape: Shape, notes: dict[str, str]) -> onnx.
 
 def reward_notes(weights: Weights, shape: Shape, tokenizer: Path, bos: int) -> dict[str, str]:
     """What a runtime must know of a verifier beside its graph; kept in the file's metadata."""
-    digest = sha256()
-    for name, weight in sorted(weights.items()):
-        digest.update(name.encode() + weight.tobytes())
     notes = {
         "format": "1",
-        "digest": digest.hexdigest(),  # of the weights: what tells one verifier from another
+        "digest": weights_digest(weights),  # what tells one verifier from another
         "tokenizer": sha256(tokenizer.read_bytes()).hexdigest(),
         "vocabulary": str(shape.vocabulary),
         "bos": str(bos),  # the id that begins a text
@@ -71,6 +69,14 @@ def reward_notes(weights: Weights, shape: Shape, tokenizer: Path, bos: int) -> d
         "read": "last token of a step",  # where a step's score is
     }
     return {f"ttsolve.{name}": note for name, note in notes.items()}
+
+
+def weights_digest(weights: Weights) -> str:
+    """SHA-256 of names and values."""
+    digest = sha256()
+    for name, weight in sorted(weights.items()):
+        digest.update(name.encode() + weight.tobytes())
+    return digest.hexdigest()
 
 
 class Graph:
@@ -96,7 +102,7 @@ class Graph:
         hidden = self._constant(np.float32(-np.inf))
         return self._add("Where", seen, self._constant(np.float32(0)), hidden)
 
-    def _rms_norm(self, x: str, weight: NDArray[np.float32], epsilon: float) -> str:
+    def _rms_norm(self, x: str, weight: NDArray[Any], epsilon: float) -> str:
         square = self._add("Pow", x, self._constant(np.float32(2)))
         mean = self._add("ReduceMean", square, self._constant(np.array([-1])))
         mean = self._add("Add", mean, self._constant(np.float32(epsilon)))
@@ -125,10 +131,10 @@ class Graph:
         return name
 
 
-class _RewardGraph(Graph):
+class RewardGraph(Graph):
     """The graph of a `RewardModel`."""
 
-    def __init__(self, weights: Weights, shape: Shape):
+    def __init__(self, weights: Mapping[str, NDArray[Any]], shape: Shape):
         super().__init__()
         self.weights = weights
         self.shape = shape

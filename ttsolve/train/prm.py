@@ -34,6 +34,7 @@ from ttsolve.train.batches import (
 )
 from ttsolve.train.checkpoint import load_state, resume, save_state
 from ttsolve.train.generator import load_generator
+from ttsolve.train.import_onnx import read_onnx
 from ttsolve.train.model import LanguageModel, RewardModel, Shape
 from ttsolve.train.muon import optimisers
 from ttsolve.train.rows import ROW, row_mask
@@ -90,6 +91,7 @@ class Job:
     tokenizer: Path
     recipe: Recipe
     kind: Kind = "prm"
+    start: Path | None = None  # a verifier's ONNX to go on from, in place of the LM
 
     @property
     def best(self) -> Path:
@@ -134,7 +136,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = RewardModel(load_generator(job.generator), recipe.judges).to(device)
+    model = _untrained(job).train().to(device)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
     solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), job.kind)
     learned, held_out = split(solutions, recipe.held_out)
@@ -163,6 +165,13 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
                 save_state(job.last, kept)
             report(Progress(done, job.steps, sum(losses) / len(losses), speed, quality))
             losses, reported = [], time.monotonic()
+
+
+def _untrained(job: Job) -> RewardModel:
+    trunk = load_generator(job.generator)
+    if job.start:
+        return read_onnx(job.start, trunk.shape)
+    return RewardModel(trunk, job.recipe.judges)
 
 
 def _state(model: RewardModel, step: int) -> dict[str, Any]:

@@ -117,9 +117,17 @@ def make_chains(
 
 
 def make_verifier(
-    work: Path, tokens: int, judges: int, seed: int, say: Say, kind: Kind = "prm"
+    work: Path,
+    tokens: int,
+    judges: int,
+    seed: int,
+    say: Say,
+    kind: Kind = "prm",
+    start: Path | None = None,
 ) -> None:
     """Weights and ONNX of a verifier: the PRM, an ORM of the same samples, or the reviser's own.
+
+    start: the ONNX of a verifier to go on from; `judges` are then that one's.
 
     Raises:
         UsageError: there are no labels (or chains), or too few.
@@ -139,7 +147,7 @@ def make_verifier(
     trunk = work / "reviser.gguf" if kind == "revision-verifier" else base(work)
     recipe = prm.Recipe(tokens=tokens, judges=judges, seed=seed)
     tokenizer = work / "tokenizer.json"
-    job = prm.Job(work, files, trunk, tokenizer, recipe, kind)
+    job = prm.Job(work, files, trunk, tokenizer, recipe, kind, start)
     export_onnx(prm.train_prm(job, report), tokenizer, job.best.with_suffix(".onnx"))
 
 
