@@ -103,6 +103,23 @@ def test_the_nearest_wrong_attempt_is_taken_once() -> None:
         assert not found or (found[-1] == "aaa" and Counter(found)["aaa"] == 1)
 
 
+def test_a_share_shows_right_attempts_that_are_kept() -> None:
+    made = [t for n in range(100) for t in trajectories(pool(question=f"What is {n}?"), keep=0.4)]
+    keeping = [t for t in made if t.target in t.context]
+    assert 0.3 < len(keeping) / len(made) < 0.5
+    shapes = Counter((len(t.context), t.context.count(t.target)) for t in keeping)
+    assert sorted(shapes) == [(n, k) for n in range(1, MEMORY + 1) for k in range(1, n + 1)]
+    for t in keeping:
+        wrong = t.context[: -t.context.count(t.target)]
+        assert t.target not in wrong
+        assert all("Answer: 1\n" not in text for text in wrong)
+
+
+def test_what_is_kept_of_a_question_without_wrong_attempts_is_all_there_is() -> None:
+    made = [t for n in range(40) for t in trajectories(pool(wrong=0, question=f"{n}"), keep=1.0)]
+    assert all(set(t.context) == {t.target} for t in made)
+
+
 def test_a_reviser_never_sees_a_question_of_the_splits(pocket) -> None:
     source = exercises(-1_000_001, "train", label_weights())
     seen = {e.problem.question for e in itertools.islice(source, 3000)}

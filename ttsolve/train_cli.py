@@ -144,8 +144,12 @@ def revisions_data(
     work: Work,
     problems: Annotated[int, typer.Option(min=1, help="Training problems to sample.")] = 3000,
     samples: Annotated[int, typer.Option(min=2, help="Samples of each problem.")] = 64,
-    temperature: Temperature = 2.5,
-    min_p: MinP = 0.1,
+    temperature: Temperature = 1.8,
+    min_p: MinP = 0.001,
+    keep: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share that shows a right attempt, to be kept."),
+    ] = 0.0,
     seed: Seed = 0,
 ) -> None:
     """Sample training problems side by side; pair wrong attempts with right ones.
@@ -157,7 +161,7 @@ def revisions_data(
         from ttsolve.train.run import make_revisions_data
 
         how = _sampling(temperature, min_p)
-        make_revisions_data(work, problems, samples, how, seed, render.progress)
+        make_revisions_data(work, problems, samples, how, keep, seed, render.progress)
 
 
 @train.command()

@@ -4,6 +4,10 @@ All samples of a question are drawn side by side; trajectories are put together 
 *trajectory* is a question, up to four wrong attempts as its context, and a right one as its target.
 The last wrong attempt is the one most like the target, character by character, so that a reviser
 learns to correct what it sees and not to start anew; the others are any.
+
+So a reviser never sees a right attempt, and turns many of those wrong that it meets in its own
+chains. Where most first attempts are right already, chains then get worse. A *keeping* trajectory,
+which the paper does not have, shows a right attempt last, with itself as the target.
 """
 
 from __future__ import annotations
@@ -32,12 +36,14 @@ class Trajectory:
     target: str  # a right one
 
 
-def trajectories(drawn: Drawn, seed: int = 0) -> list[Trajectory]:
+def trajectories(drawn: Drawn, seed: int = 0, keep: float = 0.0) -> list[Trajectory]:
     """The trajectories of one problem's samples; samples without an answer are left out.
 
     For each right sample a number from 0 to `MEMORY` is drawn, and as many wrong samples, or as
     many as there are. Of the right ones at most `PER_QUESTION` are taken, and one more than there
     are wrong ones: easy questions have many, and little to learn from.
+
+    keep: the share of keeping trajectories; 0: the paper's recipe.
     """
     question = drawn.problem.question
     dice = random.Random(f"{seed}/{question}")
@@ -45,7 +51,11 @@ def trajectories(drawn: Drawn, seed: int = 0) -> list[Trajectory]:
     wrong = [_line_ended(s.text) for s in parsable if not s.right]
     right = [_line_ended(s.text) for s in parsable if s.right]
     chosen = dice.sample(right, min(len(right), PER_QUESTION, 1 + len(wrong)))
-    return [Trajectory(question, context(target, wrong, dice), target) for target in chosen]
+    made = []
+    for target in chosen:
+        shown = kept if keep and dice.random() < keep else context
+        made.append(Trajectory(question, shown(target, wrong, dice), target))
+    return made
 
 
 def context(target: str, wrong: Sequence[str], dice: random.Random) -> tuple[str, ...]:
@@ -59,13 +69,22 @@ def context(target: str, wrong: Sequence[str], dice: random.Random) -> tuple[str
     return (*dice.sample(others, count - 1), wrong[nearest])
 
 
-def write_trajectories(pool: Path, file: Path, seed: int = 0) -> int:
+def kept(target: str, wrong: Sequence[str], dice: random.Random) -> tuple[str, ...]:
+    """The attempts before a target that is to be kept: wrong ones, then itself, once or more."""
+    count = dice.randint(1, MEMORY)
+    times = dice.randint(1, count)
+    before = dice.sample(wrong, min(count - times, len(wrong)))
+    return (*before, *[target] * times)
+
+
+def write_trajectories(pool: Path, file: Path, seed: int = 0, keep: float = 0.0) -> int:
     """Put the trajectories of all problems of a pool into a file, a line each; their number.
 
     Raises:
         StorageError: the file could not be written; nothing half-written stays.
     """
-    lines = [json.dumps(asdict(t)) for drawn in read_pool(pool) for t in trajectories(drawn, seed)]
+    made = (t for drawn in read_pool(pool) for t in trajectories(drawn, seed, keep))
+    lines = [json.dumps(asdict(t)) for t in made]
     write_whole(file, "".join(f"{line}\n" for line in lines))
     return len(lines)
 

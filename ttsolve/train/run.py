@@ -73,15 +73,18 @@ def make_labels(
 
 
 def make_revisions_data(
-    work: Path, problems: int, samples: int, how: Sampling, seed: int, say: Say
+    work: Path, problems: int, samples: int, how: Sampling, keep: float, seed: int, say: Say
 ) -> None:
-    """Samples of training problems drawn side by side, and the trajectories made of them."""
+    """Samples of training problems drawn side by side, and the trajectories made of them.
+
+    keep: the share of trajectories that show a right attempt, to be kept.
+    """
     drawn = _training_problems(-1_000_001 - seed, problems)  # nor are they the labels'
     pool = work / f"attempts-{seed}.jsonl"
     with LlamaGenerator(needed(work / "generator.gguf", "generator"), PROMPT) as generator:
         draw(generator, drawn, samples, how, pool, seed=seed, report=drawing(say))
     file = work / f"revisions-{seed}.jsonl"
-    say(f"{file}: {write_trajectories(pool, file, seed):,} trajectories")
+    say(f"{file}: {write_trajectories(pool, file, seed, keep):,} trajectories")
 
 
 def make_reviser(work: Path, tokens: int, how: Sampling, seed: int, say: Say) -> None:
