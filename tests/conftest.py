@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ttsolve.errors import PairError
-from ttsolve.pair import Pair, ReviserFiles, file_sha256, load_pair, write_pair
+from ttsolve.pair import Pair, ReviserFiles, load_pair, write_pair
+from ttsolve.pair_files import file_sha256
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import ttsolve
-from ttsolve.batch import WINDOW, Outcome, Solver, Tally, outcomes
+from ttsolve.batch import WINDOW, Outcome, Solver, Tally, enough, outcomes
 from ttsolve.cli import main, with_command
 from ttsolve.core import Problem, Solution, Usage
 from ttsolve.dataset import Entry
@@ -67,6 +67,12 @@ class Steps:
 
 
 # --- side by side -----------------------------------------------------------------------------
+
+
+def test_how_many_problems_keep_a_generator_busy() -> None:
+    """Whatever the budget, and whether they are solved or measured."""
+    found = {budget: enough(budget) for budget in (1, 2, 16, 64, 65536)}
+    assert found == {1: 128, 2: 64, 16: 8, 64: 8, 65536: 8}
 
 
 @pytest.mark.parametrize("in_flight", [1, 3, 30])
@@ -455,6 +461,8 @@ class Terminal(io.TextIOWrapper):
         (("nosuch.jsonl",), "Cannot read nosuch.jsonl (No such file or directory)"),
         (("here",), "Cannot read here (Is a directory)"),
         (("a.jsonl", "-o", "a.jsonl"), "a.jsonl holds the problems: choose another file"),
+        (("a.jsonl", "-o", "here"), "here is a folder: choose a file for the answers."),
+        (("a.jsonl", "-o", ""), ". is a folder: choose a file for the answers."),
         (("a.jsonl", "-o", "new.db", "--cache", "new.db"), "new.db is the store: choose another"),
         (("utf16.txt",), "utf16.txt is UTF-16 text: convert it"),
         (("a.jsonl", "--in-flight", "0"), "'--in-flight'"),
@@ -490,9 +498,32 @@ def test_problems_of_the_wrong_kind_leave_the_output_alone(run: Run, tmp_path: P
 
 
 def test_an_output_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
-    run("batch", *SIMULATED, "-o", str(tmp_path / "no" / "out"), stdin="a")
+    (tmp_path / "file").touch()
+    run("batch", *SIMULATED, "-o", str(tmp_path / "file" / "out"), stdin="a")
     assert run.code == 1
     assert "choose another file for the answers" in run.err
+
+
+def test_an_output_in_a_new_folder(run: Run, tmp_path: Path) -> None:
+    run("batch", *SIMULATED, "-o", str(tmp_path / "new" / "out"), stdin="a")
+    assert (run.code, len((tmp_path / "new" / "out").read_text().splitlines())) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ('[{"question": "a"}]', "stdin is one JSON array: make a line of each record"),
+        ("a,b\n1,2\n", "No column of stdin holds the question (there are: a, b)"),
+        (b"\xff\xfea\0", "stdin is UTF-16 text: convert it"),
+    ],
+)
+def test_a_pipe_of_the_wrong_kind_is_one_sentence(
+    run: Run, data: str | bytes, sentence: str
+) -> None:
+    kind = ("--format", "csv") if "No column" in sentence else ()
+    run(*SIMULATED, *kind, stdin=data)
+    assert (run.code, run.out, len(run.err.splitlines())) == (2, "", 1)
+    assert sentence in run.err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

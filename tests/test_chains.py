@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ttsolve import pools
 from ttsolve.chain_runs import chains_report, run_chains
 from ttsolve.chains import (
     Chains,
+    chains_of,
     judged_by,
     pass_by_attempt,
+    rescored,
     select_grid,
     select_rates,
-    solved_chains,
     turned_right,
     turned_wrong,
 )
 from ttsolve.core import Problem, Solution, Step, Usage
 from ttsolve.engines.sim import SimGenerator, SimVerifier
+from ttsolve.grade import grade
 from ttsolve.measure import ratio
 from ttsolve.recall import StoredPair
 from ttsolve.solve import SIM
@@ -35,9 +39,11 @@ PROBLEM = Problem("q", reference="1")
 
 
 def picture(drawing: str, scores: float = 0.5) -> Chains:
-    """A chain a line, an attempt a digit: 1 is right, - no answer."""
-    answers = np.array([[-1 if c == "-" else int(c) for c in line] for line in drawing.split()])
-    return Chains(answers, answers == 1, np.full(answers.shape, scores))
+    """A chain a line, an attempt a digit: 1 is right, - no answer, . no attempt."""
+    rows = [list(line) for line in drawing.split()]
+    answers = np.array([[-1 if c in "-." else int(c) for c in row] for row in rows])
+    right = np.array([[math.nan if c == "." else float(c == "1") for c in row] for row in rows])
+    return Chains(answers, right, np.full(answers.shape, scores))
 
 
 def attempt(chain: int, answer: int, score: float) -> Solution:
@@ -56,10 +62,11 @@ def candidates_of(one: Chains) -> list[Solution]:
 
 
 SOLVED = [picture("0110 -011"), picture("0001 1200")]
+RIGHT = [one.right for one in SOLVED]
 
 
 def test_pass_at_each_attempt() -> None:
-    rates = pass_by_attempt(SOLVED)
+    rates = pass_by_attempt(RIGHT)
     assert [estimate.value for estimate in rates] == [0.25, 0.25, 0.5, 0.5]
     assert [estimate.n for estimate in rates] == [2] * 4
     assert (rates[0].low, rates[0].high) == (0.0, 0.5)
@@ -67,9 +74,17 @@ def test_pass_at_each_attempt() -> None:
 
 def test_what_the_next_attempt_turns() -> None:
     """Of right ones with a next: 1 of 2, 0 of 1, none, 1 of 1; of wrong ones 3 of 8."""
-    assert (turned_wrong(SOLVED).value, turned_wrong(SOLVED).n) == (0.5, 4)
-    assert (turned_right(SOLVED).value, turned_right(SOLVED).n) == (3 / 8, 8)
-    assert math.isnan(turned_wrong([picture("00 00")]).value)
+    assert (turned_wrong(RIGHT).value, turned_wrong(RIGHT).n) == (0.5, 4)
+    assert (turned_right(RIGHT).value, turned_right(RIGHT).n) == (3 / 8, 8)
+    assert math.isnan(turned_wrong([picture("00 00").right]).value)
+
+
+def test_an_attempt_that_was_not_made_counts_nowhere() -> None:
+    short = picture("011 10.")
+    assert [rate.value for rate in pass_by_attempt([short.right])] == [0.5, 0.5, 1.0]
+    assert (turned_wrong([short.right]).value, turned_wrong([short.right]).n) == (0.5, 2)
+    assert (turned_right([short.right]).value, turned_right([short.right]).n) == (1.0, 1)
+    assert select_rates([short], 1, 3, "majority").tolist() == [1.0]  # 1 1; 1, of equals the first
 
 
 def test_a_ratio_is_that_of_the_sums() -> None:
@@ -110,15 +125,12 @@ def test_every_prefix_votes_as_its_candidates_would(board, selector) -> None:
     chains, length, cells = board
     answers = np.array([answer for answer, _ in cells]).reshape(chains, length)
     scores = np.array([score / 64 for _, score in cells]).reshape(chains, length)
-    one = Chains(answers, answers == 1, scores)
+    one = Chains(answers, np.float64(answers == 1), scores)
     for (c, n), rates in select_grid([one], selector).items():
         voted = []
         for group in range(chains // c):
             part = Chains(
-                *(
-                    array[group * c : (group + 1) * c, :n]
-                    for array in (answers, answers == 1, scores)
-                )
+                *(array[group * c : (group + 1) * c, :n] for array in (answers, one.right, scores))
             )
             some = candidates_of(part)
             if selector == "majority":
@@ -163,7 +175,7 @@ def test_runs_become_arrays_and_are_judged_by_others(tmp_path: Path) -> None:
         assert all(r.usage.generated_tokens == 0 for r in again)
         assert [run.correct is None for run in store.runs(3)] == [False] * 3
     for result, problem in zip(results, problems, strict=True):
-        whole = solved_chains(result.candidates, problem, SIM)
+        whole = chains_of(result.candidates, problem, SIM)
         assert whole.right.shape == (3, 4)
         answered = [c.text.splitlines()[-1] == "Answer: 42" for c in result.candidates]
         assert whole.right.ravel().tolist() == answered
@@ -171,21 +183,42 @@ def test_runs_become_arrays_and_are_judged_by_others(tmp_path: Path) -> None:
         assert voted == float(result.answer == "42")
         with_history = judged_by(Attentive(), result.candidates)
         assert [c.attempts for c in with_history] == [c.attempts for c in result.candidates]
-        scores = solved_chains(with_history, problem, SIM).scores
-        assert scores.tolist() == [[0, 0.125, 0.25, 0.25]] * 3
+        again = rescored(whole, with_history, SIM)
+        assert again.scores.tolist() == [[0, 0.125, 0.25, 0.25]] * 3
+        assert same(again, chains_of(with_history, problem, SIM))
         alone = judged_by(Attentive(), result.candidates, history=False)
-        assert not solved_chains(alone, problem, SIM).scores.any()
-        with pytest.raises(ValueError, match="one length are needed, not of"):
-            solved_chains(result.candidates[:-1], problem, SIM)
+        assert not rescored(whole, alone, SIM).scores.any()
+        probe = replace(result.candidates[0], chain=None)
+        short = chains_of([probe, *result.candidates[:-1]], problem, SIM)
+        assert np.isnan(short.right).tolist() == [[False] * 4, [False] * 4, [False] * 3 + [True]]
+        assert same(short.first(3, 3), whole.first(3, 3))
+        assert chains_of([probe], problem, SIM).right.shape == (0, 0)
 
 
-def test_the_report_says_of_every_selector_what_its_votes_came_to(tmp_path: Path) -> None:
+def same(a: Chains, b: Chains) -> bool:
+    arrays = zip((a.answers, a.right, a.scores), (b.answers, b.right, b.scores), strict=True)
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in arrays)
+
+
+def test_the_report_says_of_every_selector_what_its_votes_came_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problems = [Problem(f"question {i} p=0.7", reference="42") for i in range(3)]
+    graded: Counter[tuple[str, str | None]] = Counter()
+
+    def counted(problem: Problem, answer: str | None) -> bool:
+        graded[problem.question, answer] += 1
+        return grade(problem, answer)
+
     with Store(tmp_path / "ttsolve.db") as store:
         models = StoredPair(SIM, store, lambda: (SimGenerator(), SimVerifier()))
-        report = chains_report(problems, models, chains=2, length=4)
+        with monkeypatch.context() as patch:
+            patch.setattr(pools, "grade", counted)
+            report = chains_report(problems, models, chains=2, length=4)
+        assert set(graded.values()) == {1}  # whoever judges: an answer is right or it is not
         results = list(run_chains(problems, models, chains=2, length=4))
-    right = [solved_chains(r.candidates, p, SIM) for r, p in zip(results, problems, strict=True)]
+    pairs = zip(results, problems, strict=True)
+    right = [chains_of(r.candidates, p, SIM).right for r, p in pairs]
     lines = report.splitlines()
     assert lines[0] == "3 problems, 2 chains of 4, seed 0."
     assert lines[4] == f"| 1 | {pass_by_attempt(right)[0]} |"

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,15 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from dice_maker import Counting, press, press_twice
 from ttsolve import cli, cli_store
 from ttsolve.cli import COMMANDS, main, with_command
-from ttsolve.core import Solution, Usage
-from ttsolve.engine import Sampling, Watch
 from ttsolve.engines import sim
-from ttsolve.pair import GeneratorFile, Pair, World, file_sha256, write_pair
+from ttsolve.pair import GeneratorFile, Pair, World, write_pair
+from ttsolve.pair_files import file_sha256
 
 QUESTION = "what is six times seven"
+HERE = Path(__file__)
 SIM = ("--pair", "sim")
 HEAVY = ["llama_cpp", "onnxruntime", "torch", "sympy", "math_verify", "numpy"]
 
@@ -135,7 +135,8 @@ def test_a_problem_from_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_json(run: Run) -> None:
-    run(QUESTION, *SIM, "--json", "--budget", "4", "--seed", "9", "--temperature", "0.5")
+    options = ("--budget", "4", "--seed", "9", "--temperature", "0.5")
+    run(QUESTION, *SIM, "--json", "--strategy", "best-of-n", *options)
     record = run.json
     assert list(record) == [
         *("problem", "answer", "share", "strategy", "settings", "seed", "pair", "units", "bill"),
@@ -150,6 +151,12 @@ def test_json(run: Run) -> None:
     chosen = (record["strategy"], record["seed"], record["units"], record["pair"])
     assert chosen == ("best-of-n", 9, 4, "sim")
     assert record["settings"]["temperature"] == 0.5
+
+
+def test_the_policy_chooses_where_nothing_is_named(run: Run) -> None:
+    run(QUESTION, *SIM, "--json", "--budget", "4")
+    assert run.json["strategy"] == "auto"
+    assert run.json["settings"]["chosen"] == "beam:width=4"  # as the paper found at small budgets
 
 
 def test_equal_seeds_repeat_a_run(run: Run) -> None:
@@ -206,6 +213,7 @@ NO_BUDGET = "cannot be spent: give a whole number from 1 to 65536."
         (("",), "The problem is empty"),
         ((" \n\t",), "The problem is empty"),
         (("\udcff",), "The problem is not UTF-8 text"),
+        (("a\0b",), "The problem has a NUL character"),
         ((QUESTION, "--budget", "0"), f"The budget '0' {NO_BUDGET}"),
         ((QUESTION, "--budget", "-1"), f"The budget '-1' {NO_BUDGET}"),
         ((QUESTION, "--budget", "1e9"), f"The budget '1e9' {NO_BUDGET}"),
@@ -217,7 +225,7 @@ NO_BUDGET = "cannot be spent: give a whole number from 1 to 65536."
         ((QUESTION, "--temperature", "nan"), "The temperature 'nan' is not possible"),
         ((QUESTION, "--temperature", "hot"), "The temperature 'hot' is not possible"),
         ((QUESTION, "--gpu-layers", "-2"), "'--gpu-layers'"),
-        ((QUESTION, "--seed", "x"), "'--seed'"),
+        ((QUESTION, "--seed", "x"), "The seed 'x' is not possible: give a whole number"),
         ((QUESTION, "--strategy", "beems"), "use auto, best-of-n, majority, beam, "),
         ((QUESTION, "--pair", "nosuch"), "There is no pair 'nosuch'"),
         ((QUESTION, "--generator", "nosuch.gguf"), "There is no file nosuch.gguf"),
@@ -225,7 +233,10 @@ NO_BUDGET = "cannot be spent: give a whole number from 1 to 65536."
         ((QUESTION, "--budgte", "4"), "No such option: --budgte"),
         (("models", "show", "nosuch"), "There is no pair 'nosuch'"),
         (("bench", *SIM), "choose a pair of models"),
-        (("two", "words"), "unexpected extra argument"),
+        (("two", "words"), 'put it in quotes, as "two words".'),
+        (("hsitory",), "There is no command 'hsitory': type history, or `ttsolve solve hsitory`"),
+        (("modles", "list"), "There is no command 'modles': type models, or"),
+        ((str(HERE),), f"{HERE} is a file: type ttsolve batch {HERE} for the problems in it."),
         (("--json",), "Missing argument 'PROBLEM'"),
     ],
 )
@@ -334,45 +345,23 @@ def test_a_problem_from_another_world(
 # --- how it ends ------------------------------------------------------------------------------
 
 
-class Interrupted(sim.SimGenerator):
-    """Dice that press Ctrl-C as the samples pass."""
-
-    presses = 1
-
-    def sample(
-        self,
-        prefixes: Sequence[Solution],
-        how: Sequence[Sampling],
-        watch: Watch | None = None,
-        stop: threading.Event | None = None,
-    ) -> tuple[list[Solution], Usage]:
-        def press(lane: int, solution: Solution) -> None:
-            assert watch
-            watch(lane, solution)
-            if lane == 4:
-                for _ in range(self.presses):
-                    signal.raise_signal(signal.SIGINT)
-
-        return super().sample(prefixes, how, press, stop)
-
-
 def test_ctrl_c_gives_the_vote_over_what_there_is(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sim, "SimGenerator", Interrupted)
+    monkeypatch.setattr(sim, "SimGenerator", lambda: Counting(then={5: press}))
     before = signal.getsignal(signal.SIGINT)
-    run(QUESTION, *SIM, "--json")
+    run(QUESTION, *SIM, "--json", "--strategy", "best-of-n")
     assert run.code == 130
     assert run.err == "Interrupted: this is the vote over the candidates there were.\n"
     assert run.json["interrupted"] is True
     assert [c["finish"] for c in run.json["candidates"]] == ["stop"] * 5 + ["budget"] * 11
     assert run.json["answer"] == sim.RIGHT_ANSWER
+    assert run.json["units"] == 5
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_twice_ends_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim, "SimGenerator", Interrupted)
-    monkeypatch.setattr(Interrupted, "presses", 2)
+    monkeypatch.setattr(sim, "SimGenerator", lambda: Counting(then={5: press_twice}))
     run(QUESTION, *SIM)
     assert (run.code, run.out, run.err) == (130, "", "")
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import sqlite3
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from dice_maker import Counting, press
 from ttsolve import paths
 from ttsolve.cli import main
-from ttsolve.core import Solution, Usage
-from ttsolve.engine import Sampling, Watch
 from ttsolve.engines import sim
 
 QUESTION = "what is six times seven"
@@ -54,7 +52,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def solve(run: Run, *options: str, question: str = QUESTION) -> Done:
-    return run("solve", question, "--pair", "sim", *options)
+    return run("solve", question, "--pair", "sim", "--strategy", "best-of-n", *options)
 
 
 def test_the_same_again_computes_nothing(run: Run) -> None:
@@ -100,33 +98,28 @@ def test_no_history_yet(run: Run) -> None:
     assert run("history", "--json") == Done(0, "", "")
 
 
-class Interrupted(sim.SimGenerator):
-    """Dice that press Ctrl-C at the fifth sample."""
-
-    def sample(
-        self,
-        prefixes: Sequence[Solution],
-        how: Sequence[Sampling],
-        watch: Watch | None = None,
-        stop: threading.Event | None = None,
-    ) -> tuple[list[Solution], Usage]:
-        def press(lane: int, solution: Solution) -> None:
-            assert watch
-            watch(lane, solution)
-            if lane == 4:
-                signal.raise_signal(signal.SIGINT)
-
-        return super().sample(prefixes, how, press, stop)
-
-
 def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(sim, "SimGenerator", Interrupted)
+        patch.setattr(sim, "SimGenerator", lambda: Counting(then={5: press}))
         assert solve(run).code == 130
     assert "interrupted" in run("history").out
-    assert "550 tokens generated (250 recalled)" in solve(run).out
+    [cut] = map(json.loads, run("history", "--json").lines)
+    assert (cut["status"], cut["bill"]["units"], cut["budget"]) == ("interrupted", 5, 16)
+    assert "spent  16 units, 550 tokens generated (250 recalled)" in solve(run).out
     [line] = run("history").lines
     assert "interrupted" not in line
+
+
+def test_what_another_run_finished_is_billed_as_finished(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sim, "SimGenerator", lambda: Counting(then={5: press}))
+        assert solve(run).code == 130
+    solve(run, "--budget", "32")
+    assert "spent  16 units, 0 tokens generated (800 recalled)" in solve(run).out
+    [done] = map(json.loads, run("history", "--limit", "1", "--json").lines)
+    assert (done["status"], done["bill"]["units"], done["budget"]) == ("done", 16, 16)
 
 
 def test_stats_export_and_prune(run: Run, tmp_path: Path) -> None:
@@ -160,8 +153,11 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> 
         (("solve", QUESTION, "--pair", "sim"), "was written by a newer ttsolve"),
         (("history",), "was written by a newer ttsolve"),
         (("history", "--limit", "0"), "'--limit'"),
-        (("show", str(2**63)), "'[RUN]'"),
-        (("solve", QUESTION, "--seed", str(2**63)), "'--seed'"),
+        (("show", str(2**63)), "RUN"),
+        (
+            ("solve", QUESTION, "--seed", str(2**63)),
+            "The seed '9223372036854775808' is not possible",
+        ),
         (("cache", "prune"), "--older-than DAYS, or --all."),
         (("cache", "prune", "--all", "--older-than", "3"), "--older-than DAYS, or --all."),
     ]:
@@ -181,6 +177,25 @@ def test_where_nothing_can_be_kept_a_run_goes_on(run: Run, tmp_path: Path) -> No
     assert line.startswith(f"Nothing more can be kept in the store {file} (")
     done = run("history", "--cache", file)
     assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+
+
+def test_what_cannot_be_written_is_recalled(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    solve(run)
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    monkeypatch.setattr("ttsolve.store_file.open_database", Mock(side_effect=error))
+    told = f"Nothing more can be kept in the store {paths.store_file()} ("
+    for budget, cost in ((16, "0 tokens generated (800 recalled)"), (17, "50 tokens generated")):
+        done = solve(run, "--budget", str(budget))
+        assert (done.code, done.lines[0], len(done.err.splitlines())) == (0, sim.RIGHT_ANSWER, 1)
+        assert done.err.startswith(told)
+        assert cost in done.out
+    assert [line.split()[0] for line in run("history").lines] == ["1"]
+    assert "42" in run("show").out
+    done = run("cache", "prune", "--all")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(told)
+    assert "(800 recalled)" in solve(run).out
 
 
 def test_a_damaged_store_is_told_of_and_the_run_goes_on(run: Run) -> None:

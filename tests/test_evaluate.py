@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import eval_maker
+from dice_maker import Counting
 from ttsolve import plots, report
 from ttsolve.answers import answer_of
 from ttsolve.auto import Auto
@@ -77,7 +78,7 @@ def test_a_pools_first_samples_are_the_run_of_that_budget(n, strategy) -> None:
             solve(problem, Engine(SimGenerator(), SimVerifier()), kind, SIM)
             for kind in (BestOfN(16), strategy(n))
         )
-        pool = pool_of(pool_run, problem, SIM)
+        pool = pool_of(pool_run.candidates, problem, SIM)
         method = "weighted" if strategy is BestOfN else "majority"
         share, place = vote_among(pool if strategy is BestOfN else unscored(pool), n, method)
         assert answer_of(pool_run.candidates[place]) == run.answer
@@ -90,10 +91,10 @@ def test_a_pools_first_samples_are_the_run_of_that_budget(n, strategy) -> None:
 def test_a_rescored_pool_has_the_scores_that_its_solutions_have(by) -> None:
     problem = Problem("dice p=0.7", reference=RIGHT_ANSWER)
     result = solve(problem, Engine(SimGenerator(), SimVerifier()), BestOfN(8), SIM)
-    pool = rescored(pool_of(result, problem, SIM), by)
+    pool = rescored(pool_of(result.candidates, problem, SIM), by)
     assert pool.scores == pytest.approx([score_of(c, by) for c in result.candidates])
     blind = solve(problem, Engine(SimGenerator()), BestOfN(8), SIM)
-    assert np.isnan(rescored(pool_of(blind, problem, SIM), by).scores).all()
+    assert np.isnan(rescored(pool_of(blind.candidates, problem, SIM), by).scores).all()
 
 
 def test_every_cell_has_a_row_and_no_row_more_units_than_its_budget() -> None:
@@ -126,27 +127,12 @@ def timeless(outcomes):
     return [replace(row, seconds=0.0) for outcome in outcomes for row in outcome.rows]
 
 
-@dataclass
-class Counting(SimGenerator):
-    """Counts samples; sets an event after so many."""
-
-    left: int = 10**9
-    samples: int = 0
-    stop: threading.Event | None = None
-
-    def _grow(self, prefix, how):
-        self.samples += 1
-        if self.stop and self.samples >= self.left:
-            self.stop.set()
-        return super()._grow(prefix, how)
-
-
 def test_interrupted_and_resumed_is_uninterrupted_and_computes_nothing_twice(tmp_path) -> None:
     grid = ((*BOTH, "auto"), (4, 8))
     whole = Counting()
     expected = timeless(eval_maker.measured(1, *grid, models=(whole, SimVerifier())))
     stop = threading.Event()
-    first = Counting(left=whole.samples // 2, stop=stop)
+    first = Counting(then={whole.drawn // 2: stop.set})
     with Store(tmp_path / "store.db") as store:
         models = (first, SimVerifier())
         part = eval_maker.measured(1, *grid, models=models, store=store, stop=stop)
@@ -155,11 +141,11 @@ def test_interrupted_and_resumed_is_uninterrupted_and_computes_nothing_twice(tmp
     with Store(tmp_path / "store.db") as store:
         rest = eval_maker.measured(1, *grid, models=(second, SimVerifier()), store=store)
     assert timeless(rest) == expected
-    assert second.samples < whole.samples * 0.6
+    assert second.drawn < whole.drawn * 0.6
     third = Counting()
     with Store(tmp_path / "store.db") as store:
         again = eval_maker.measured(1, *grid, models=(third, SimVerifier()), store=store)
-    assert (timeless(again), third.samples) == (expected, 0)
+    assert (timeless(again), third.drawn) == (expected, 0)
     assert all(row.seconds > 0 for outcome in again for row in outcome.rows)
 
 
@@ -336,7 +322,8 @@ def test_auto_says_what_it_chose_and_why(ttsolve) -> None:
     assert "of 5 (1 is easy), as 4 probes have a mean score of" in line
     assert line.endswith("by the paper's findings, with the verifier's scores cut into equal parts")
     assert "spent  16 units, " in done.out
-    refused = ttsolve("solve", "dice", "--pair", "sim", "--confidence", "0.9")
+    never = ("--strategy", "best-of-n", "--confidence", "0.9")
+    refused = ttsolve("solve", "dice", "--pair", "sim", *never)
     assert (refused.code, "use it with --strategy auto" in refused.err) == (2, True)
     refused = ttsolve("solve", "dice", "--pair", "sim", "--strategy", "auto", "--confidence", "2")
     assert (refused.code, "give one between 0 and 1" in refused.err) == (2, True)

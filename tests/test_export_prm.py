@@ -24,7 +24,8 @@ from ttsolve.engine import Engine, Sampling
 from ttsolve.engines.onnx_prm import OnnxVerifier
 from ttsolve.engines.prm_format import load_format
 from ttsolve.errors import ModelError, PairError, UsageError
-from ttsolve.pair import GeneratorFile, Pair, VerifierFiles, file_sha256, load_pair, write_pair
+from ttsolve.pair import GeneratorFile, Pair, VerifierFiles, load_pair, write_pair
+from ttsolve.pair_files import file_sha256
 from ttsolve.prompts import PromptFormat
 from ttsolve.solve import open_models
 from ttsolve.train import export_prm as module

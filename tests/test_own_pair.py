@@ -17,7 +17,8 @@ from ttsolve.engines.prm_format import PrmFormat
 from ttsolve.errors import ModelError, PairError, StorageError, UsageError
 from ttsolve.files import link
 from ttsolve.own_pair import add_pair, own_generator
-from ttsolve.pair import default_pair, file_sha256, load_pair, set_default_pair
+from ttsolve.pair import default_pair, load_pair, set_default_pair
+from ttsolve.pair_files import file_sha256
 from ttsolve.prompts import BOXED, PromptFormat
 
 
@@ -277,6 +278,29 @@ def test_the_default_pair(chat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_pair() == "mine"
     monkeypatch.setenv("TTSOLVE_PAIR", "pocket")
     assert default_pair() == "pocket"
+
+
+@pytest.mark.parametrize("command", [("What?",), ("models", "check"), ("bench",)])
+def test_who_names_a_default_pair_that_is_none_is_told(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    home = Path(os.environ["TTSOLVE_HOME"]) / "models"
+    home.mkdir(parents=True)
+    (home / "default").write_text("gone\n")
+    for name, who in [
+        ("gone", "choose another with `ttsolve models default NAME`"),
+        ("nonsense", "change the variable TTSOLVE_PAIR, which names it"),
+    ]:
+        assert run(*command) == 2
+        assert capfd.readouterr() == (
+            "",
+            f"Error: There is no pair {name!r}: use 'pocket', or put it into {home / name}, "
+            f"or {who}.\n",
+        )
+        monkeypatch.setenv("TTSOLVE_PAIR", "nonsense")
+    monkeypatch.setenv("TTSOLVE_PAIR", "sim")
+    assert run("What?", "--json") == 0
+    assert '"pair": "sim"' in capfd.readouterr().out
 
 
 def test_a_folder_may_be_the_default_pair(

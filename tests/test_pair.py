@@ -22,12 +22,11 @@ from ttsolve.pair import (
     VerifierFiles,
     World,
     bare_pair,
-    file_sha256,
     list_pairs,
     load_pair,
-    verify_files,
     write_pair,
 )
+from ttsolve.pair_files import file_sha256, verify_files
 from ttsolve.prompts import PromptFormat
 
 FILES = {"generator.gguf": b"GGUF", "verifier.onnx": b"ONNX", "tokenizer.json": b"{}"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dice_maker import Counting, die
 from ttsolve.core import Problem, Result, Solution, Usage
 from ttsolve.engine import Engine, Sampling, Watch
 from ttsolve.engines.sim import TOKENS, SimGenerator, SimVerifier
@@ -28,33 +29,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-class Counting(SimGenerator):
-    """Dice that count what they are asked, and may stop in the middle like a killed process."""
-
-    asked = 0
-    dies_after = 2**31
-
-    def sample(
-        self,
-        prefixes: Sequence[Solution],
-        how: Sequence[Sampling],
-        watch: Watch | None = None,
-        stop: threading.Event | None = None,
-    ) -> tuple[list[Solution], Usage]:
-        self.asked += len(prefixes)
-
-        def heard(lane: int, solution: Solution) -> None:
-            if watch:
-                watch(lane, solution)
-            self.dies_after -= 1
-            if not self.dies_after:
-                raise KeyboardInterrupt
-
-        return super().sample(prefixes, how, heard, stop)
-
-
 class CountingVerifier(SimVerifier):
-    """The same, of the verifier."""
+    """A verifier that counts what it is asked."""
 
     asked = 0
     calls: tuple[int, ...] = ()
@@ -115,15 +91,14 @@ def test_every_strategy_gives_the_same_with_a_store(
 
 @pytest.mark.parametrize("dies_after", range(1, 17))
 def test_a_run_that_died_goes_on_where_it_stopped(store: Store, dies_after: int) -> None:
-    dying = Counting()
-    dying.dies_after = dies_after
+    dying = Counting(then={dies_after: die})
     with pytest.raises(KeyboardInterrupt):
         run(store, BestOfN(16), dying)
     store.flush()
     going_on = Counting()
     result = run(store, BestOfN(16), going_on)
     assert same(result, alone(BestOfN(16)))
-    assert going_on.asked == 16 - dies_after
+    assert going_on.drawn == 16 - dies_after
     assert result.usage.recalled_tokens == dies_after * 5 * TOKENS
 
 
@@ -132,7 +107,7 @@ def test_a_larger_budget_pays_for_the_difference_only(store: Store) -> None:
     for budget in (4, 16, 8):
         result = run(store, BestOfN(budget), generator, budget=budget)
         assert same(result, alone(BestOfN(budget), budget))
-    assert generator.asked == 16
+    assert generator.drawn == 16
 
 
 def test_another_vote_and_another_verifier_reuse_every_sample(store: Store) -> None:
@@ -140,7 +115,7 @@ def test_another_vote_and_another_verifier_reuse_every_sample(store: Store) -> N
     run(store, BestOfN(16), generator)
     run(store, Majority(16), generator)
     result = run(store, BestOfN(16), generator, other)
-    assert generator.asked == 16
+    assert generator.drawn == 16
     assert (result.usage.recalled_scores, other.asked) == (0, 80)
 
 
@@ -155,13 +130,13 @@ def test_another_generator_sampling_or_problem_shares_nothing(
     how = dict(changed)
     generator.name = str(how.pop("name", "sim"))
     run(store, Majority(4), generator, **how)  # type: ignore[arg-type]
-    assert generator.asked == 4
+    assert generator.drawn == 4
 
 
 def test_equal_greedy_requests_are_computed_once(store: Store) -> None:
     generator = Counting()
     result = run(store, Majority(4), generator, temperature=0.0)
-    assert generator.asked == 1
+    assert generator.drawn == 1
     assert (result.usage.units, result.usage.recalled_tokens) == (4, 3 * 5 * TOKENS)
     assert [candidate.finish for candidate in result.candidates] == ["stop"] * 4
 
@@ -214,7 +189,7 @@ def test_what_was_cut_is_not_kept(store: Store, generator: SimGenerator) -> None
     assert [solution.finish for solution in out] == ["stop", "stop", "budget", "budget"]
     counting = Counting()
     StoredGenerator(counting, store).sample(prefixes, how)
-    assert counting.asked == 2
+    assert counting.drawn == 2
 
 
 def test_scores_are_filled_in_where_there_are_some(store: Store) -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from ttsolve import render
+from ttsolve import render, render_live, render_pairs, render_result
 from ttsolve.core import Problem, Result, Solution, Step, Usage
 from ttsolve.engine import Event
 from ttsolve.solve import SIM
@@ -40,7 +40,7 @@ RESULT = Result(
 
 
 def shown(capsys: pytest.CaptureFixture[str], result: Result, **how: bool) -> str:
-    render.show_result(result, SIM, **how)
+    render_result.show_result(result, SIM, **how)
     out, err = capsys.readouterr()
     assert err == ""
     return out
@@ -89,7 +89,7 @@ def test_generated_text_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str
 
 
 def test_json_is_one_line_with_these_keys() -> None:
-    line = render.as_json(RESULT, SIM)
+    line = render_result.as_json(RESULT, SIM)
     assert "\n" not in line
     assert json.loads(line) == {
         "problem": "What is 6 * 7?",
@@ -158,7 +158,7 @@ def test_quantity(value: float, words: str) -> None:
 
 def test_the_live_line() -> None:
     now = 10.0
-    live = render.LiveLine(4, "Answer:", clock=lambda: now)
+    live = render_live.LiveLine(4, "Answer:", clock=lambda: now)
     assert live.line().plain == "opening the models …"
     live.begin()
     assert live.line().plain == "0/4 samples · 0 tokens/s"
@@ -186,7 +186,7 @@ def test_the_live_line_is_for_terminals(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm-256color")
-    with render.LiveLine(4, "Answer:"):
+    with render_live.LiveLine(4, "Answer:"):
         pass
     assert ("opening the models" in stream.getvalue()) == drawn
 
@@ -216,15 +216,15 @@ def test_speeds_are_a_table_of_rates_and_ratios(capsys: pytest.CaptureFixture[st
         kv="split",
         context=512,
         plain=Speed(1, 2000, 1.0),
-        engine=(Speed(1, 3000, 1.0, outside=0.5), Speed(64, 10_000, 1.0, outside=0.15)),
-        verifier=VerifierSpeed(incremental=9000.0, scratch=20_000.0, tokens=1000),
+        engine=(Speed(1, 3000, 1.0, outside=0.5), Speed(64, 10_000, 1.0, outside=0.15, loops=4)),
+        verifier=VerifierSpeed(9000.0, 20_000.0, tokens=1000, device="CUDA (A)"),
     )
-    render.show_speed(report)
+    render_pairs.show_speed(report)
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "                tokens/s  ratio  outside llama_decode",
-        "plain loop         2,000   1.00",
-        "width 1            3,000   1.50  50%",
-        "width 64          10,000   5.00  15%",
-        "verifier          20,000         whole solutions",
-        "                   9,000         step by step",
+        "                tokens/s  ratio  loops  outside llama_decode",
+        "plain loop         2,000   1.00      1",
+        "width 1            3,000   1.50      1  50%",
+        "width 64          10,000   5.00      4  15%",
+        "verifier          20,000                whole solutions, CUDA (A)",
+        "                   9,000                step by step",
     ]

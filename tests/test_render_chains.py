@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ttsolve import render
+from ttsolve import render_result
 from ttsolve.core import Problem, Result, Solution, Step, Usage
 from ttsolve.engine import Engine, Event
 from ttsolve.engines.sim import SimGenerator, SimVerifier
@@ -139,12 +139,12 @@ def test_the_live_lines_of_chains() -> None:
 
 def test_chains_in_json_and_among_all_steps(capsys: pytest.CaptureFixture[str]) -> None:
     result = solve(PROBLEM, Engine(SimGenerator(), SimVerifier()), Revisions(6, chains=2), SIM)
-    record = json.loads(render.as_json(result, SIM))
+    record = json.loads(render_result.as_json(result, SIM))
     assert [(c["chain"], c["shown"]) for c in record["candidates"]] == [
         (chain, number) for chain in (0, 1) for number in range(3)
     ]
     assert record["settings"]["reviser"] == "untrained"
-    render.show_result(result, SIM, all_steps=True)
+    render_result.show_result(result, SIM, all_steps=True)
     text = capsys.readouterr().out
     assert "(chains 2, length 3, memory 4)" in text
     assert "\nrevise by prompt: this pair has no reviser" in text

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dice_maker import Counting, die
 from ttsolve import store_care
 from ttsolve.auto import Auto
 from ttsolve.cli_eval import sweep_of
@@ -265,31 +266,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-class Dying(SimGenerator):
-    """Dice that count what they are asked, and stop in the middle like a killed process."""
-
-    asked = 0
-    dies_after = 2**31
-
-    def sample(
-        self,
-        prefixes: Sequence[Solution],
-        how: Sequence[Sampling],
-        watch: Watch | None = None,
-        stop: threading.Event | None = None,
-    ) -> tuple[list[Solution], Usage]:
-        def heard(lane: int, solution: Solution) -> None:
-            self.asked += 1
-            if watch:
-                watch(lane, solution)
-            self.dies_after -= 1
-            if not self.dies_after:
-                raise KeyboardInterrupt
-
-        return super().sample(prefixes, how, heard, stop)
-
-
-class Forgetful(Dying):
+class Forgetful(Counting):
     """Dice that have room for two earlier attempts, and tell so."""
 
     def _grow(self, prefix: Solution, how: Sampling) -> Solution:
@@ -321,32 +298,31 @@ def unkept(reviser: SimGenerator) -> Result:
     return solve(PROBLEM, engine, Revisions(16, chains=2), SIM)
 
 
-@pytest.mark.parametrize("kind", [Dying, Forgetful])
+@pytest.mark.parametrize("kind", [Counting, Forgetful])
 @pytest.mark.parametrize("dies_after", [1, 2, 7, 16])
 def test_chains_that_died_go_on_where_they_stopped(
-    store: Store, kind: type[Dying], dies_after: int
+    store: Store, kind: type[Counting], dies_after: int
 ) -> None:
     """What comes back is that of a run that was never stopped, what was shown to whom included."""
-    dying, going_on = kind(name="reviser"), kind(name="reviser")
-    dying.dies_after = dies_after
+    dying, going_on = kind(name="reviser", then={dies_after: die}), kind(name="reviser")
     with pytest.raises(KeyboardInterrupt):
         kept(store, dying)
     store.flush()
     found, plain = kept(store, going_on), unkept(kind(name="reviser"))
     assert replace(found, usage=Usage()) == replace(plain, usage=Usage())
-    assert going_on.asked == 16 - dies_after
+    assert going_on.drawn == 16 - dies_after
     again = kept(store, going_on)
     assert replace(again, usage=Usage()) == replace(plain, usage=Usage())
-    assert (going_on.asked, again.usage.verifier_tokens) == (16 - dies_after, 0)
+    assert (going_on.drawn, again.usage.verifier_tokens) == (16 - dies_after, 0)
     shown = {len(candidate.attempts) for candidate in again.candidates}
     assert max(shown) == (2 if kind is Forgetful else 4)
 
 
 def test_longer_chains_pay_for_the_difference_only(store: Store) -> None:
-    reviser = Dying(name="reviser")
+    reviser = Counting(name="reviser")
     kept(store, reviser, n=8)
     kept(store, reviser, n=16)
-    assert reviser.asked == 16
+    assert reviser.drawn == 16
 
 
 def test_pruning_leaves_the_chains_of_runs_that_stay(store: Store) -> None:
@@ -360,9 +336,9 @@ def test_pruning_leaves_the_chains_of_runs_that_stay(store: Store) -> None:
         lambda db: db.conn.execute("UPDATE runs SET asked = '2000' WHERE problem = 'goes'"), None
     )
     assert store_care.prune(store, datetime(2001, 1, 1, tzinfo=UTC))["samples"] == 16
-    counting = Dying()
+    counting = Counting()
     solve(Problem("stays"), Engine(StoredGenerator(counting, store)), Revisions(16), SIM)
-    assert counting.asked == 0
+    assert counting.drawn == 0
 
 
 def test_a_reviser_is_opened_when_something_is_revised(store: Store, tmp_path: Path) -> None:
@@ -417,13 +393,13 @@ def test_another_reviser_is_another_run(store: Store, tmp_path: Path) -> None:
 def test_auto_revises_beside_its_probe() -> None:
     """What the probe leaves has no chains of the ratio: they have one near to it."""
     choice = Choice(budget=16, strategies=("revisions:ratio=1:4",) * 2, probe=4, thresholds=(0.5,))
-    reviser = Dying(name="reviser")
+    reviser = Counting(name="reviser")
     engine = Engine(SimGenerator(), SimVerifier(), reviser, SimVerifier(), budget=16)
     result = solve(PROBLEM, engine, Auto(16, Policy("a test", (choice,))), SIM)
     chains = [candidate.chain for candidate in result.candidates]
     assert chains[:4] == [None] * 4
     assert len(set(chains[4:])) == 7
-    assert (len(chains), reviser.asked, engine.usage.units) == (16, 12, 16)
+    assert (len(chains), reviser.drawn, engine.usage.units) == (16, 12, 16)
     assert result.settings["chosen"] == "revisions:ratio=1:4"
     assert (result.settings["vote"], result.settings["reviser"]) == ("hierarchical", "reviser")
 

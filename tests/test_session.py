@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -17,11 +16,12 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from dice_maker import Counting, press, press_twice
 from ttsolve import cli_store
 from ttsolve.cli import main, with_command
 from ttsolve.cli_session import COMMANDS, Conversation
 from ttsolve.core import Problem, Solution, Usage
-from ttsolve.engine import Engine, Sampling, Watch
+from ttsolve.engine import Engine
 from ttsolve.engines import sim
 from ttsolve.errors import ProblemTooLong
 from ttsolve.line_editor import LineEditor
@@ -35,30 +35,16 @@ from ttsolve.strategies import STRATEGIES, BestOfN, strategy_named
 QUESTION = "what is six times seven"
 
 
-class Dice(sim.SimGenerator):
-    """Dice that count what they are asked, in all sessions of a test."""
+class Dice(Counting):
+    """Dice that refuse long problems."""
 
-    asked = 0
-    presses: tuple[int, ...] = ()  # Ctrl-C, after so many samples
-
-    def sample(
-        self,
-        prefixes: Sequence[Solution],
-        how: Sequence[Sampling],
-        watch: Watch | None = None,
-        stop: threading.Event | None = None,
-    ) -> tuple[list[Solution], Usage]:
+    def sample(self, prefixes: Sequence[Solution], *rest: Any) -> Any:
         if any(len(prefix.problem.question) > 99 for prefix in prefixes):
             raise ProblemTooLong("The problem is too long: shorten it.")
+        return super().sample(prefixes, *rest)
 
-        def heard(lane: int, solution: Solution) -> None:
-            assert watch
-            watch(lane, solution)
-            Dice.asked += 1
-            for _ in range(Dice.presses.count(Dice.asked)):
-                signal.raise_signal(signal.SIGINT)
 
-        return super().sample(prefixes, how, heard, stop)
+DICE = Dice()  # of all sessions of a test
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +52,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the pairs that were opened."""
     names: list[str] = []
     real = cli_store.open_models
-    monkeypatch.setattr(sim, "SimGenerator", Dice)
-    monkeypatch.setattr(Dice, "asked", 0)
-    monkeypatch.setattr(Dice, "presses", ())
+    monkeypatch.setattr(sim, "SimGenerator", lambda: DICE)
+    monkeypatch.setattr(DICE, "drawn", 0)
+    monkeypatch.setattr(DICE, "then", {})
     monkeypatch.setattr(
         cli_store, "open_models", lambda pair, layers: names.append(pair.name) or real(pair, layers)
     )
@@ -78,11 +64,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 class Talk:
     """Types lines into a session, and keeps what was said."""
 
-    def __init__(self, file: Path | None, capsys: pytest.CaptureFixture[str]):
-        self.file, self.capsys = file, capsys
+    def __init__(
+        self, file: Path | None, capsys: pytest.CaptureFixture[str], *, passing: bool = False
+    ) -> None:
+        self.file, self.capsys, self.passing = file, capsys, passing
 
     def __call__(self, *lines: str, name: str | None = "homework", **given: Any) -> Talk:
-        with Store(self.file) as store:
+        with Store(self.file, passing=self.passing) as store:
             talk = Conversation(store, name, {"pair": "sim", **given})
             waiting = iter(lines)
             talk.hold(lambda: next(waiting, None))
@@ -114,7 +102,7 @@ def state(talk: Talk) -> tuple[object, ...]:
 
 def test_more_pays_for_the_difference_only(talk: Talk) -> None:
     talk(QUESTION, "/more", "/more", budget=8)
-    assert Dice.asked == 32
+    assert DICE.drawn == 32
     assert "what is six times seven, budget 16\n" in talk.err
     assert "spent  16 units, 400 tokens generated (400 recalled)" in talk.out
     assert "spent  32 units, 800 tokens generated (800 recalled)" in talk.out
@@ -132,10 +120,11 @@ def test_more_is_the_run_of_twice_the_budget(talk: Talk, name: str) -> None:
 
 
 def test_more_of_what_was_stopped_is_what_was_left(talk: Talk) -> None:
-    Dice.presses = (5,)
+    DICE.then = {5: press}
     talk(QUESTION)
     assert "Interrupted: this is the vote over the candidates there were." in talk.err
-    assert "5 of 16 candidates with an answer" in talk.out
+    assert "5 of 16 candidates with an answer\nspent  5 units, 250 tokens" in talk.out
+    assert "spent  5 units, 250 tokens" in talk("/why").out
     talk("/more")
     assert (
         talk.err.splitlines()[1]
@@ -201,7 +190,7 @@ def test_what_another_version_keeps_is_no_obstacle(talk: Talk) -> None:
 def test_sessions_share_samples_but_nothing_else(talk: Talk) -> None:
     talk(QUESTION, name="a")
     talk(QUESTION, "/history", name="b", budget=4)
-    assert Dice.asked == 16
+    assert DICE.drawn == 16
     assert [line.split()[0] for line in talk.out.splitlines()[-1:]] == ["2"]
     assert talk("/history", name="a").out.startswith("1 ")
     assert "begins" in talk(name="c").err
@@ -218,12 +207,26 @@ def test_a_session_without_a_name_is_not_kept(talk: Talk) -> None:
 
 def test_where_nothing_is_kept_a_session_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     talk = Talk(None, capsys)(QUESTION, "/more", "/why", "/history", name=None)
-    assert Dice.asked == 48
+    assert DICE.drawn == 48
     assert "share" in talk.out
     assert "ttsolve show" not in talk.out
-    assert talk.errors == [
-        "Error: Nothing is kept: begin without --no-cache, with a readable store."
-    ]
+    assert talk.errors == ["Error: Nothing is kept: begin with a readable store."]
+
+
+def test_without_a_file_a_session_recalls_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = Talk(None, capsys, passing=True)
+    for _ in range(2):
+        DICE.drawn = 0
+        talk(QUESTION, "/more", "/history", "/why", name=None)
+        assert DICE.drawn == 32
+        assert "(800 recalled)" in talk.out
+        assert [line.split()[0] for line in talk.out.splitlines() if "best-of-n" in line][:2] == [
+            *("2", "1")
+        ]
+        assert "ttsolve show" not in talk.out
+        assert talk.errors == []
+    DICE.then = {DICE.drawn + 5: press}
+    assert "550 tokens generated (250 recalled)" in talk(QUESTION, "/more", name=None).out
 
 
 def test_a_killed_run_is_the_last_one(talk: Talk) -> None:
@@ -271,7 +274,7 @@ def test_an_error_of_one_problem_is_one_sentence(talk: Talk) -> None:
 
 
 def test_a_verifier_that_is_not_there(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_store, "open_models", lambda *_: (Dice(), None))
+    monkeypatch.setattr(cli_store, "open_models", lambda *_: (DICE, None))
     talk(QUESTION, "/strategy beam", QUESTION, "/strategy majority", QUESTION)
     [error] = talk.errors
     assert error.startswith("Error: The strategy 'beam' ranks steps by a verifier, and the pair")
@@ -280,14 +283,14 @@ def test_a_verifier_that_is_not_there(talk: Talk, monkeypatch: pytest.MonkeyPatc
 
 def test_ctrl_c_twice_stops_at_once_and_the_session_goes_on(talk: Talk) -> None:
     before = signal.getsignal(signal.SIGINT)
-    Dice.presses = (5, 5)
+    DICE.then = {5: press_twice}
     talk(QUESTION, "/why", "/more")
     assert "Stopped at once." in talk.err
     assert talk.errors == [
         "Error: The last problem was stopped before a vote: /more goes on with it."
     ]
     assert "16 of 16 candidates with an answer" in talk.out
-    assert Dice.asked == 16
+    assert DICE.drawn == 16
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -436,7 +439,7 @@ def test_a_session_that_is_named_is_no_batch(piped: bool) -> None:
         (("--session", " "), "The session has no name: give one"),
         (("--session", "a\x1bb"), r"name 'a\x1bb' is no line of text: leave the rest out."),
         (("--session", "a\udcffb"), r"name 'a\udcffb' is no line of text"),
-        (("--seed", str(2**63)), "'--seed'"),
+        (("--seed", str(2**63)), "The seed '9223372036854775808' is not possible"),
         ((), "A session needs a terminal: pipe problems into ttsolve batch instead."),
     ],
 )

@@ -8,10 +8,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -409,6 +411,68 @@ def test_where_no_file_can_be_nothing_is_kept(tmp_path: Path, told: Told) -> Non
         assert store.scores("v", ["s"]) == [None]
     [sentence] = told
     assert sentence.startswith("Nothing more can be kept in the store")
+
+
+@pytest.fixture
+def seal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes SQLite fail as it does where neither the file nor its folder can be written."""
+    error = sqlite3.OperationalError("attempt to write a readonly database")
+    error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+    name = "ttsolve.store_file.open_database"
+    return lambda: monkeypatch.setattr(name, Mock(side_effect=error))
+
+
+def test_what_cannot_be_written_is_recalled(
+    file: Path, told: Told, seal: Callable[[], None]
+) -> None:
+    keys = fill(file, 3)
+    before = file.read_bytes()
+    seal()
+    with Store(file, told) as store:
+        assert (store.usable, store.keeps) == (True, False)
+        assert None not in store.samples(keys)
+        store.keep_sample(key_of(PROBLEM.root, seed=9), Grown((), "stop"))
+        store.flush()
+        assert store.samples([key_of(PROBLEM.root, seed=9)]) == [None]
+        assert prune(store, LATER) == dict.fromkeys(holdings(store).counts, 0)
+    [sentence] = told
+    assert sentence.startswith(f"Nothing more can be kept in the store {file} (attempt to write a ")
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("why", ["a log", "older", "damaged", "not there"])
+def test_what_cannot_be_read_so_is_computed(
+    file: Path, told: Told, seal: Callable[[], None], why: str
+) -> None:
+    """What was committed last may stand in a log, and is not to be missed."""
+    keys = fill(file)
+    if why == "a log":
+        Path(f"{file}-wal").write_bytes(b"")
+    elif why == "older":
+        with closing(sqlite3.connect(file)) as db, db:
+            db.execute("DELETE FROM _sqlite_migrations WHERE name = 'm003_chains'")
+    elif why == "damaged":
+        file.write_bytes(file.read_bytes()[:-40_000] + bytes(40_000))
+    else:
+        file.unlink()
+    seal()
+    with Store(file, told) as store:
+        assert store.samples(keys) == [None] * len(keys)
+        assert not store.usable
+    assert len(told) == 1
+    assert not list(file.parent.glob("*.corrupt-*"))
+
+
+def test_a_newer_store_is_refused_also_where_it_cannot_be_written(
+    file: Path, seal: Callable[[], None]
+) -> None:
+    fill(file, 1)
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE _sqlite_migrations SET name = 'm999' WHERE name = 'm003_chains'")
+    seal()
+    with pytest.raises(UsageError, match="was written by a newer ttsolve"):
+        Store(file)
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs util-linux")

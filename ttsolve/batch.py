@@ -24,6 +24,8 @@ from ttsolve.strategies import Strategy
 if TYPE_CHECKING:  # it opens SQLite, and --help does without
     from ttsolve.recall import StoredPair
 
+LANES = 128  # samples in flight: twice what a generator decodes at once keeps it busy
+FEWEST = 8  # problems in flight: while the last sample of one is drawn, others go on
 WINDOW = 8  # lines for each thread
 POLL = 0.05  # seconds between two looks at the stop event
 PATIENCE = 5.0  # seconds for what is in flight to end when the batch is given up
@@ -127,6 +129,12 @@ class Tally:
 
 
 # --- side by side -----------------------------------------------------------------------------
+
+
+def enough(budget: int) -> int:
+    """How many problems side by side keep a generator busy, each with so many units."""
+    return max(LANES // budget, FEWEST)
+
 
 Solve = Callable[[Entry], Outcome | None]
 

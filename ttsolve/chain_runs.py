@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from ttsolve.chains import (
     Chains,
     Selector,
+    chains_of,
     judged_by,
     pass_by_attempt,
+    rescored,
     select_grid,
-    solved_chains,
     turned_right,
     turned_wrong,
 )
@@ -20,8 +20,6 @@ from ttsolve.core import Problem, Result
 from ttsolve.measure import mean
 from ttsolve.recall import StoredPair
 from ttsolve.strategies import Revisions
-
-T = TypeVar("T")
 
 BESIDE = 8  # problems in flight
 
@@ -59,10 +57,12 @@ def chains_report(
     own verifier, with the earlier attempts in view and without; the pair's; majority.
     """
     results = list(run_chains(problems, models, chains=chains, length=length, seed=seed))
-    solved = [solved_chains(r.candidates, p, models.pair) for r, p in _both(results, problems)]
+    pairs = zip(results, problems, strict=True)
+    solved = [chains_of(r.candidates, p, models.pair) for r, p in pairs]
+    right = [one.right for one in solved]
     passed = ["| attempt | pass@1 |", "|---|---|"]
-    passed += [f"| {i} | {e} |" for i, e in enumerate(pass_by_attempt(solved, seed), 1)]
-    votes = _votes(results, problems, solved, models)
+    passed += [f"| {i} | {e} |" for i, e in enumerate(pass_by_attempt(right, seed), 1)]
+    votes = _votes(results, solved, models)
     names = list(votes)
     grids = {name: select_grid(known, selector) for name, (known, selector) in votes.items()}
     table = [f"| chains × length | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
@@ -75,8 +75,8 @@ def chains_report(
             "",
             *passed,
             "",
-            f"Of right attempts the next is wrong: {turned_wrong(solved, seed)}; "
-            f"of wrong ones right: {turned_right(solved, seed)} (n counts attempts).",
+            f"Of right attempts the next is wrong: {turned_wrong(right, seed)}; "
+            f"of wrong ones right: {turned_right(right, seed)} (n counts attempts).",
             "",
             *table,
         ]
@@ -84,10 +84,7 @@ def chains_report(
 
 
 def _votes(
-    results: Sequence[Result],
-    problems: Sequence[Problem],
-    solved: Sequence[Chains],
-    models: StoredPair,
+    results: Sequence[Result], solved: Sequence[Chains], models: StoredPair
 ) -> dict[str, tuple[Sequence[Chains], Selector]]:
     """Each selector's name, with the chains as it sees them."""
     votes: dict[str, tuple[Sequence[Chains], Selector]] = {}
@@ -96,11 +93,7 @@ def _votes(
     for name, verifier, history in [*judges, ("the pair's", base, False)]:
         if verifier is not None:
             judged = [judged_by(verifier, r.candidates, history=history) for r in results]
-            known = [solved_chains(c, p, models.pair) for c, p in _both(judged, problems)]
-            votes[name] = known, "verifier"
+            pairs = zip(solved, judged, strict=True)
+            votes[name] = [rescored(one, c, models.pair) for one, c in pairs], "verifier"
     votes["majority"] = solved, "majority"
     return votes
-
-
-def _both(some: Sequence[T], problems: Sequence[Problem]) -> Iterator[tuple[T, Problem]]:
-    return zip(some, problems, strict=True)

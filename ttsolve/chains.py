@@ -14,14 +14,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ttsolve.answers import answer_of, group
 from ttsolve.core import Problem, Solution
 from ttsolve.engine import Verifier
-from ttsolve.grade import grade
 from ttsolve.measure import Estimate, Floats, mean, ratio, winners
 from ttsolve.pair import Pair
-from ttsolve.solve import aggregation_of
-from ttsolve.vote import score_of
+from ttsolve.pools import pool_of, scored
 
 Selector = Literal["verifier", "majority"]
 Size = tuple[int, int]  # chains, and attempts of each: the parallel and the sequential part
@@ -29,10 +26,10 @@ Size = tuple[int, int]  # chains, and attempts of each: the parallel and the seq
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """The C chains of L attempts of one problem."""
+    """The C chains of up to L attempts of one problem."""
 
     answers: NDArray[np.int64]  # [C, L] class of the answer (`answers.group`); -1: no answer
-    right: NDArray[np.bool_]  # [C, L] as graded
+    right: Floats  # [C, L] as graded: 1 or 0; nan: the chain is shorter
     scores: Floats  # [C, L] the verifier's; nan: none
     subject: str = ""
 
@@ -42,27 +39,39 @@ class Chains:
         return Chains(self.answers[part], self.right[part], self.scores[part], self.subject)
 
 
-def solved_chains(candidates: Sequence[Solution], problem: Problem, pair: Pair) -> Chains:
-    """The candidates of a run of revisions as arrays, graded.
-
-    Raises:
-        ValueError: when the chains are not of one length, as where a budget cut them.
-    """
-    numbers = sorted({c.chain for c in candidates if c.chain is not None})
-    rows = [[c for c in candidates if c.chain == number] for number in numbers]
-    lengths = {len(row) for row in rows}
-    if len(lengths) != 1:
-        raise ValueError(f"chains of one length are needed, not of {sorted(lengths)}")
-    shape, flat = (len(rows), lengths.pop()), [c for row in rows for c in row]
-    texts = [answer_of(candidate, pair.prompt.answer) for candidate in flat]
-    judged = {text: grade(problem, text) for text in dict.fromkeys(texts)}
-    scores = [score_of(candidate, aggregation_of(pair)) for candidate in flat]
+def chains_of(candidates: Sequence[Solution], problem: Problem, pair: Pair) -> Chains:
+    """The candidates of a run that stand in chains, graded; of shape [0, 0] where none do."""
+    some = _in_chains(candidates)
+    pool, places = pool_of(some, problem, pair), _places(some)
+    right = pool.right.astype(np.float64)
     return Chains(
-        answers=np.array([-1 if c is None else c for c in group(texts)]).reshape(shape),
-        right=np.array([judged[text] for text in texts]).reshape(shape),
-        scores=np.array([np.nan if s is None else s for s in scores]).reshape(shape),
-        subject=problem.subject or "",
+        answers=np.where(places < 0, -1, pool.answers[places]),
+        right=np.where(places < 0, np.nan, right[places]),
+        scores=np.where(places < 0, np.nan, pool.scores[places]),
+        subject=pool.subject,
     )
+
+
+def rescored(chains: Chains, candidates: Sequence[Solution], pair: Pair) -> Chains:
+    """The chains with the scores that the run's candidates now have; nothing is graded again."""
+    some = _in_chains(candidates)
+    places = _places(some)
+    return replace(chains, scores=np.where(places < 0, np.nan, scored(some, pair)[places]))
+
+
+def _in_chains(candidates: Sequence[Solution]) -> list[Solution]:
+    return [candidate for candidate in candidates if candidate.chain is not None]
+
+
+def _places(candidates: Sequence[Solution]) -> NDArray[np.int64]:
+    """Where among the candidates each attempt of each chain is, shape [C, L]; -1: there is none."""
+    rows: dict[int, list[int]] = {}
+    for place, candidate in enumerate(candidates):
+        rows.setdefault(candidate.chain or 0, []).append(place)
+    out = np.full((len(rows), max(map(len, rows.values()), default=0)), -1)
+    for row, (_, places) in zip(out, sorted(rows.items()), strict=True):
+        row[: len(places)] = places
+    return out
 
 
 def judged_by(
@@ -88,27 +97,29 @@ def judged_by(
 # --- attempts ---------------------------------------------------------------------------------
 
 
-def pass_by_attempt(solved: Sequence[Chains], seed: int = 0) -> list[Estimate]:
-    """pass@1 of the first attempt, of the second, and so on: over chains, then over problems."""
-    rates = np.array([chains.right.mean(axis=0) for chains in solved])
+def pass_by_attempt(right: Sequence[Floats], seed: int = 0) -> list[Estimate]:
+    """pass@1 of the first attempt, of the second, and so on: over chains, then over problems.
+
+    right: what is right in each problem's chains, as `Chains.right` says it.
+    """
+    rates = np.array([np.nanmean(one, axis=0) for one in right])
     return [mean(column, seed) for column in rates.T]
 
 
-def turned_wrong(solved: Sequence[Chains], seed: int = 0) -> Estimate:
+def turned_wrong(right: Sequence[Floats], seed: int = 0) -> Estimate:
     """The share of right attempts whose next one is wrong; n counts right ones with a next."""
-    return _turned(solved, [chains.right for chains in solved], seed)
+    return _turned(right, 1, seed)
 
 
-def turned_right(solved: Sequence[Chains], seed: int = 0) -> Estimate:
+def turned_right(right: Sequence[Floats], seed: int = 0) -> Estimate:
     """The share of wrong attempts whose next one is right; n counts wrong ones with a next."""
-    return _turned(solved, [~chains.right for chains in solved], seed)
+    return _turned(right, 0, seed)
 
 
-def _turned(solved: Sequence[Chains], of: Sequence[NDArray[np.bool_]], seed: int) -> Estimate:
-    before = [chosen[:, :-1] for chosen in of]
-    after = [chosen[:, 1:] for chosen in of]
-    turned = [(b & ~a).sum() for b, a in zip(before, after, strict=True)]
-    return ratio(np.array(turned, float), np.array([b.sum() for b in before], float), seed)
+def _turned(right: Sequence[Floats], of: float, seed: int) -> Estimate:
+    was = [(one[:, :-1] == of) & ~np.isnan(one[:, 1:]) for one in right]
+    turned = [(before & (one[:, 1:] != of)).sum() for before, one in zip(was, right, strict=True)]
+    return ratio(np.array(turned, float), np.array([before.sum() for before in was], float), seed)
 
 
 # --- votes ------------------------------------------------------------------------------------
@@ -156,5 +167,5 @@ def _select(one: Chains, chains: int, length: int, selector: Selector) -> float:
     return _right(right, winners(answers, scores, "weighted"))
 
 
-def _right(right: NDArray[np.bool_], won: NDArray[np.int64]) -> float:
-    return float(((won >= 0) & right[np.arange(len(won)), won]).mean())
+def _right(right: Floats, won: NDArray[np.int64]) -> float:
+    return float(np.where(won < 0, 0.0, right[np.arange(len(won)), won]).mean())

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ttsolve.calibrate import cross_validated
+from ttsolve.chains import turned_wrong
 from ttsolve.claims_search import EASY, HARD, HARDEST, quarter
 from ttsolve.evidence import Difficulty, Evidence, Missing, ratio_name
 from ttsolve.finding import Finding, against, listed
-from ttsolve.measure import paired, ratio
+from ttsolve.measure import paired
 
 
 def attempts_improve(e: Evidence) -> Finding:
@@ -36,10 +37,7 @@ def attempts_improve_beyond(e: Evidence) -> Finding:
 def right_turned_wrong(e: Evidence) -> Finding:
     e.attempts()
     assert e.chains is not None
-    before, after = e.chains[:, :, :-1], e.chains[:, :, 1:]
-    was = (before == 1) & ~np.isnan(after)
-    lost = (was & (after == 0)).sum(axis=(1, 2)).astype(float)
-    part = ratio(lost, was.sum(axis=(1, 2)).astype(float))
+    part = turned_wrong(list(e.chains))
     return Finding(f"{part.value:.0%} of {part.n:,} right answers (paper: 38 %)", part)
 
 

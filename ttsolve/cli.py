@@ -11,12 +11,16 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from typer.main import get_group
 
-from ttsolve import __version__, render, render_live
+from ttsolve import __version__, render, render_live, render_pairs, render_result
 from ttsolve.cli_batch import batch
 from ttsolve.cli_eval import calibrate, evaluate
 from ttsolve.cli_exchange import exchange
@@ -57,17 +61,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(models_group, name="models")
-app.add_typer(train, name="train")
-app.add_typer(cache_group, name="cache")
-app.command("batch")(batch)
-app.command("session")(session)
-app.command("history")(history)
-app.command("eval")(evaluate)
-app.command("calibrate")(calibrate)
-app.command("exchange")(exchange)
-app.command("reproduce")(reproduce)
-app.command("show")(show)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
@@ -102,7 +95,6 @@ def ttsolve(
     """
 
 
-@app.command("solve")
 def solve_command(
     problem: Annotated[str, typer.Argument(metavar="PROBLEM", help="Its text, or - for stdin.")],
     *,
@@ -125,7 +117,7 @@ def solve_command(
     """Solve one problem; the word `solve` may be left out.
 
     Ctrl-C ends the run with a vote over the candidates there are. The exit code is 0 with an
-    answer, 1 without one, 130 after Ctrl-C.
+    answer, 1 without one, 2 for what cannot be used as typed, 130 after Ctrl-C.
     """
     question = _question(problem)
     chosen = chosen_pair(pair, generator, few_shot, model)
@@ -136,15 +128,15 @@ def solve_command(
     ):
         engine = models.engine(budget, seed=seed, temperature=temperature, listen=live)
         words = models.unknown_words(question)
-        render.warn_of_another_world(chosen, words)
+        render_result.warn_of_another_world(chosen, words)
         with ctrl_c_sets(engine.stop):
             result = models.solve(Problem(question), engine, plan, words).result
     if result.interrupted:
         render.note("Interrupted: this is the vote over the candidates there were.")
     if as_json:
-        render.line(render.as_json(result, chosen))
+        render.line(render_result.as_json(result, chosen))
     else:
-        render.show_result(result, chosen, all_steps=steps)
+        render_result.show_result(result, chosen, all_steps=steps)
     raise typer.Exit(INTERRUPTED if result.interrupted else int(result.answer is None))
 
 
@@ -152,7 +144,7 @@ def _question(problem: str) -> str:
     """The problem's text; `-` stands for all of stdin.
 
     Raises:
-        UsageError: when it is empty, or not UTF-8.
+        UsageError: when it is empty, or no text.
     """
     try:
         data = sys.stdin.buffer.read() if problem == "-" else os.fsencode(problem)
@@ -163,27 +155,49 @@ def _question(problem: str) -> str:
         raise UsageError(
             'The problem is empty: give its text, as in ttsolve "Make 24 from 4, 7, 8, 8".'
         )
+    if "\0" in question:
+        raise UsageError("The problem has a NUL character: give a text.")
     return question
 
 
-@app.command("bench")
 def bench_command(
     *, pair: PairName = None, generator: GeneratorPath = None, gpu_layers: GpuLayers = -1
 ) -> None:
-    """Measure tokens/s on this machine: our engine and the plain loop, and the verifier."""
+    """Measure tokens a second on this machine.
+
+    Those of the generator in our engine stand beside those of the plain `llama_cpp.Llama` loop;
+    below them the verifier's.
+    """
     chosen = chosen_pair(pair, generator)
     if chosen is SIM or chosen.generator.endpoint:
         what = "Dice have" if chosen is SIM else "What runs on a server has"
         raise UsageError(f"{what} no speed to measure here: choose a pair of models.")
     from ttsolve.bench import run_pair
 
-    render.show_speed(run_pair(chosen, gpu_layers=gpu_layers))
+    render_pairs.show_speed(run_pair(chosen, gpu_layers=gpu_layers))
 
 
 # --- the way in ---------------------------------------------------------------------------------
 
 
-COMMANDS = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
+IN_ORDER: dict[str, Callable[..., None]] = {  # of --help
+    "solve": solve_command,
+    "batch": batch,
+    "session": session,
+    "show": show,
+    "history": history,
+    "eval": evaluate,
+    "calibrate": calibrate,
+    "reproduce": reproduce,
+    "exchange": exchange,
+    "bench": bench_command,
+}
+for name, command in IN_ORDER.items():
+    app.command(name)(command)
+for name, group in {"models": models_group, "cache": cache_group, "train": train}.items():
+    app.add_typer(group, name=name)
+
+COMMANDS = {*IN_ORDER, *(str(group.name) for group in app.registered_groups)}
 
 
 def with_command(
@@ -201,19 +215,22 @@ def with_command(
     if first < len(arguments) and arguments[first] in COMMANDS:
         return list(arguments)
     asks = {"--help", "--version"} & set(arguments)
+    words = _words(arguments)
     named = any(word.partition("=")[0] == "--session" for word in arguments)
-    if (piped or terminal or named) and not asks and not _has_word(arguments):
+    if (piped or terminal or named) and not asks and not words:
         command = "batch" if piped and not named else "session"
         return [*arguments[:first], command, *arguments[first:]]
     if first == len(arguments):
         return list(arguments)
+    if words and not asks and "--" not in arguments:
+        _check_problem([arguments[place] for place in words], words)
     return [*arguments[:first], "solve", *arguments[first:]]
 
 
-def _has_word(arguments: Sequence[str]) -> bool:
-    """Whether there is an argument that is neither an option nor the value of one."""
+def _words(arguments: Sequence[str]) -> list[int]:
+    """The places of the arguments that are neither an option nor the value of one."""
     if "--" in arguments:
-        return True
+        return list(range(arguments.index("--"), len(arguments)))
     commands = get_group(app).commands.values()
     valued = {
         name
@@ -224,10 +241,35 @@ def _has_word(arguments: Sequence[str]) -> bool:
         for name in option.opts
     }
     before = ["", *arguments]
-    return any(
-        (not word.startswith("-") or word == "-") and option not in valued
-        for option, word in zip(before, arguments, strict=False)
-    )
+    return [
+        place
+        for place, (option, word) in enumerate(zip(before, arguments, strict=False))
+        if (not word.startswith("-") or word == "-") and option not in valued
+    ]
+
+
+def _check_problem(words: Sequence[str], places: Sequence[int]) -> None:
+    """Refuse a bare problem that is hardly meant as one: `places` among the arguments.
+
+    Raises:
+        UsageError: it is a misspelt command, a file, or a text without quotes.
+    """
+    first = words[0]
+    near = get_close_matches(first, COMMANDS, n=1, cutoff=0.8)
+    if near and first not in COMMANDS and len(first.split()) == 1:
+        raise UsageError(
+            f"There is no command {first!r}: type {near[0]}, or `ttsolve solve {first}` where that "
+            "is the problem."
+        )
+    if any(after == before + 1 for before, after in pairwise(places)):
+        raise UsageError(
+            f'The problem has to be one argument: put it in quotes, as "{" ".join(words)}".'
+        )
+    with suppress(OSError):  # a long text is no file name
+        if Path(first).is_file():
+            raise UsageError(
+                f"{first} is a file: type ttsolve batch {first} for the problems in it."
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import Annotated, TextIO
 import typer
 
 from ttsolve import paths, render, render_batch
-from ttsolve.batch import Solver, outcomes
+from ttsolve.batch import Solver, enough, outcomes
 from ttsolve.cli_options import (
     DEFAULT_STRATEGY,
     INTERRUPTED,
@@ -26,6 +26,7 @@ from ttsolve.cli_options import (
     FewShot,
     GeneratorPath,
     GpuLayers,
+    InFlight,
     ModelName,
     PairName,
     QuestionField,
@@ -43,8 +44,6 @@ from ttsolve.errors import StorageError, UsageError
 from ttsolve.fields import Fields
 
 STDIN = Path("-")
-LANES = 128  # samples in flight: twice what a generator decodes at once keeps it busy
-FEWEST, MOST = 8, 64  # problems in flight, by default
 
 
 def batch(
@@ -67,12 +66,7 @@ def batch(
     kind: Annotated[
         Format | None, typer.Option("--format", help="What FILE is; else that is found out.")
     ] = None,
-    in_flight: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=256, metavar="N", help="Problems side by side; else 128 / budget, 8 to 64."
-        ),
-    ] = None,
+    in_flight: InFlight = None,
     budget: Budget = 16,
     strategy: StrategyName = DEFAULT_STRATEGY,
     settings: Settings = None,
@@ -87,7 +81,7 @@ def batch(
     cache: CacheFile = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Solve many problems: a line of JSON for each, in the order of the input.
+    """Solve many problems: a line of JSON for each, in input order.
 
     \b
     ttsolve batch questions.jsonl -o answers.jsonl --budget 16
@@ -96,7 +90,7 @@ def batch(
     Text has a question a line; of JSON lines and CSV the fields of GSM8K, MATH-500, SVAMP and the
     like are known. Where a known answer stands beside the question, the line says whether
     the answer is correct. A line that cannot be used becomes a line with an error. The exit code is
-    0, 1 when there were such lines, 130 after Ctrl-C.
+    0, 1 when there were such lines, 2 for what cannot be used as typed, 130 after Ctrl-C.
     """
     problems = _Input(tuple(files or [STDIN]), kind, Fields(question_field, answer_field), limit)
     problems.check(output, cache or paths.store_file())
@@ -113,7 +107,7 @@ def batch(
     ):
         new_engine = partial(models.engine, budget, seed=seed, temperature=temperature, stop=stop)
         solver = Solver(plan, models, new_engine)
-        width = in_flight or min(max(LANES // budget, FEWEST), MOST)
+        width = in_flight or enough(budget)
         bar.begin()
         solved = outcomes(entries, solver, stop, in_flight=width, ordered=not unordered)
         with closing(solved):  # whatever ends it, the models are at rest before they go
@@ -121,7 +115,7 @@ def batch(
                 out.write(json.dumps(outcome.record, allow_nan=False) + "\n")
                 out.flush()
                 bar.add(outcome)
-        again = "goes on from here" if models.store.usable else "starts anew"
+        again = "goes on from here" if models.store.keeps else "starts anew"
     render_batch.show_summary(bar.tally, chosen, bar.seconds)
     if stop.is_set():
         render.note(f"Interrupted: the same command {again}.")
@@ -138,13 +132,15 @@ class _Input:
     limit: int | None
 
     def check(self, output: Path | None, store: Path) -> None:
-        """Refuse what would wait for a terminal, or overwrite what is to be read.
+        """Refuse what would wait for a terminal, overwrite what is to be read, or is no file.
 
         Raises:
             UsageError: with the sentence for the user.
         """
         if STDIN in self.paths and (sys.stdin is None or sys.stdin.isatty()):
             raise UsageError("There are no problems: name a FILE, or pipe them into ttsolve.")
+        if output and output.is_dir():
+            raise UsageError(f"{output} is a folder: choose a file for the answers.")
         files = [path for path in self.paths if path != STDIN]
         if output and output.exists() and any(f.exists() and f.samefile(output) for f in files):
             raise UsageError(f"{output} holds the problems: choose another file for the answers.")
@@ -166,7 +162,7 @@ class _Input:
             UsageError: when one cannot be opened; while reading, when one cannot be used.
         """
         with ExitStack() as stack:
-            sources = [(str(path), stack.enter_context(_source(path))) for path in self.paths]
+            sources = [(_name(path), stack.enter_context(_source(path))) for path in self.paths]
             entries = islice(self._read(sources), self.limit)
             first = list(islice(entries, 1))  # what cannot be read is told before OUT is opened
             yield chain(first, entries)
@@ -175,6 +171,10 @@ class _Input:
         for name, source in sources:
             for entry in read(source, name, self.kind, self.named):
                 yield replace(entry, file=name) if len(sources) > 1 else entry
+
+
+def _name(path: Path) -> str:
+    return "stdin" if path == STDIN else str(path)
 
 
 @contextmanager
@@ -198,6 +198,7 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         file = output.open("w", encoding="utf-8", newline="\n")
     except OSError as error:
         remedy = "choose another file for the answers"

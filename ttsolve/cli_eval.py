@@ -14,7 +14,6 @@ from ttsolve.auto import Auto
 from ttsolve.cli_measure import (
     Budgets,
     DataSet,
-    InFlight,
     Job,
     Limit,
     Strategies,
@@ -28,6 +27,7 @@ from ttsolve.cli_options import (
     FewShot,
     GeneratorPath,
     GpuLayers,
+    InFlight,
     ModelName,
     PairName,
     QuestionField,
@@ -98,7 +98,7 @@ def evaluate(
     cache: CacheFile = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Measure strategies at several budgets on problems with known answers.
+    """Measure strategies at several budgets on known answers.
 
     \b
     ttsolve eval test.jsonl --strategy best-of-n --strategy beam:width=4 --budgets 4,16,64
@@ -190,13 +190,14 @@ def calibrate(
     cache: CacheFile = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Fit a pair's policy: which strategy at which difficulty and budget; and its confidence.
+    """Fit a pair's policy and confidence on known answers.
 
     \b
     ttsolve calibrate calibration.jsonl --pair mine --budgets 4,8,16,32,64
 
-    What is shown is cross-validated, what is kept is fitted on all problems. Ties go to the cheaper
-    strategy. `ttsolve --strategy auto` then uses it.
+    The policy says which strategy is best at which difficulty and budget, the confidence how likely
+    an answer is right; `ttsolve --strategy auto` uses both. What is shown is cross-validated, what
+    is kept is fitted on all problems. Ties go to the cheaper strategy.
     """
     if plot:
         from ttsolve.plots import check_plot

@@ -13,7 +13,6 @@ from ttsolve import render
 from ttsolve.cli_measure import (
     Budgets,
     DataSet,
-    InFlight,
     Limit,
     Series,
     Strategies,
@@ -23,6 +22,7 @@ from ttsolve.cli_measure import (
 from ttsolve.cli_options import (
     AnswerField,
     GpuLayers,
+    InFlight,
     PairName,
     QuestionField,
     Seed,

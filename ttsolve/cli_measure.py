@@ -30,8 +30,6 @@ if TYPE_CHECKING:  # they open numpy or SQLite, and --help does without
     from ttsolve.evaluate import Measured
     from ttsolve.grid import Grid
 
-LANES = 128  # samples in flight: twice what a generator decodes at once keeps it busy
-
 
 def budgets_of(text: str) -> tuple[int, ...]:
     """The budgets the user listed, rising.
@@ -66,9 +64,6 @@ Budgets = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Take the first N problems only.")
 ]
-InFlight = Annotated[
-    int | None, typer.Option(min=1, max=256, metavar="N", help="Problems solved side by side.")
-]
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class Job:
 
     def run(self) -> tuple[list[Measured], bool]:
         """What was measured, and whether Ctrl-C cut it short."""
-        from ttsolve.batch import outcomes
+        from ttsolve.batch import enough, outcomes
         from ttsolve.evaluate import Evaluator, Measured
 
         stop = threading.Event()
@@ -104,14 +99,14 @@ class Job:
                 return models.engine(budget, seed=seed, temperature=self.temperature, stop=stop)
 
             evaluator = Evaluator(self.pair, models, self.grid, self.policy, plan, engine)
-            width = self.in_flight or max(LANES // self.grid.budgets[-1], 8)
+            width = self.in_flight or enough(self.grid.budgets[-1])
             bar.begin()
             with closing(outcomes(self.entries, evaluator, stop, in_flight=width)) as measured:
                 for outcome in measured:
                     bar.add(outcome)
                     if isinstance(outcome, Measured):
                         done.append(outcome)
-            again = "goes on from here" if models.store.usable else "starts anew"
+            again = "goes on from here" if models.store.keeps else "starts anew"
         for outcome in done:
             if outcome.failed:
                 render.note(f"Problem {outcome.record['id']}: {outcome.record['error']}")

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -18,12 +18,13 @@ from ttsolve.auto import Auto, plan_for
 from ttsolve.engine import Sampling
 from ttsolve.errors import UsageError
 from ttsolve.own_pair import is_endpoint, own_endpoint, own_generator
-from ttsolve.pair import Pair, default_pair, load_pair
+from ttsolve.pair import Pair, default_pair, load_default, load_pair
 from ttsolve.solve import SIM
-from ttsolve.strategies import STRATEGIES, BestOfN, Strategy, one_of
+from ttsolve.strategies import STRATEGIES, Strategy, one_of
 
 BUDGETS = range(1, 65536 + 1)
-DEFAULT_STRATEGY = BestOfN.name
+SEEDS = range(-(2**63), 2**63)
+DEFAULT_STRATEGY = Auto.name
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -41,6 +42,19 @@ def budget_of(text: str) -> int:
         allowed = f"a whole number from {BUDGETS[0]} to {BUDGETS[-1]}"
         raise UsageError(f"The budget {text!r} cannot be spent: give {allowed}.")
     return budget
+
+
+def _seed(text: str) -> int:
+    """The seed the user wants: 64 bits, as the store keeps it.
+
+    Raises:
+        UsageError: when it is no whole number, or out of range.
+    """
+    with suppress(ValueError):
+        if int(str(text)) in SEEDS:
+            return int(str(text))
+    allowed = f"a whole number from {SEEDS[0]} to {SEEDS[-1]}"
+    raise UsageError(f"The seed {text!r} is not possible: give {allowed}.")
 
 
 def _temperature(text: str) -> float:
@@ -74,7 +88,10 @@ def confidence_of(text: str) -> float:
 
 
 Budget = Annotated[
-    int, typer.Option(parser=budget_of, metavar="N", help="How many solutions may be sampled.")
+    int,
+    typer.Option(
+        parser=budget_of, metavar="N", help="How many solutions may be sampled, for each problem."
+    ),
 ]
 StrategyName = Annotated[
     str,
@@ -109,14 +126,20 @@ FewShot = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Solved examples with {question} behind them, for a prompt."),
 ]
-SEED = typer.Option(min=-(2**63), max=2**63 - 1, help="Equal seeds give equal samples.")
+SEED = typer.Option(parser=_seed, metavar="N", help="Equal seeds give equal samples.")
 Seed = Annotated[int, SEED]
 Temperature = Annotated[
     float | None,
     typer.Option(parser=_temperature, metavar="T", help="0: greedy; default: the pair's own."),
 ]
 GpuLayers = Annotated[
-    int, typer.Option(min=-1, help="Layers of the generator on the GPU; -1: all.")
+    int, typer.Option(min=-1, metavar="N", help="Layers of the generator on the GPU; -1: all.")
+]
+InFlight = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=256, metavar="N", help="Problems side by side; else 128 / budget, at least 8."
+    ),
 ]
 QuestionField = Annotated[
     str | None, typer.Option(metavar="FIELD", help="The field that holds the question.")
@@ -142,7 +165,9 @@ def chosen_pair(
         if few_shot or model:
             option = "--few-shot" if few_shot else "--model"
             raise UsageError(f"{option} belongs to a --generator: a pair says it in its pair.toml.")
-        return SIM if name == SIM.name else load_pair(name or default_pair())
+        if (name or default_pair()) == SIM.name:
+            return SIM
+        return load_pair(name) if name else load_default()
     if name is not None:
         raise UsageError("--generator takes the place of a pair: leave --pair or --generator out.")
     if is_endpoint(generator):

@@ -21,10 +21,11 @@ from ttsolve.cli_exchange import (
     evidence,
     formula_named,
 )
-from ttsolve.cli_measure import InFlight, Limit, Series, warn_of_seen
+from ttsolve.cli_measure import Limit, Series, warn_of_seen
 from ttsolve.cli_options import (
     AnswerField,
     GpuLayers,
+    InFlight,
     PairName,
     QuestionField,
     Seed,
@@ -37,7 +38,8 @@ from ttsolve.errors import UsageError
 from ttsolve.eval_files import known_problems
 from ttsolve.fields import Fields
 from ttsolve.larger import larger_model
-from ttsolve.pair import Pair, file_sha256, load_pair
+from ttsolve.pair import Pair, load_pair
+from ttsolve.pair_files import file_sha256
 from ttsolve.policy import Policy, policy_of
 from ttsolve.strategies import STRATEGIES
 

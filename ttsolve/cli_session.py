@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ttsolve import render, render_live, render_session, render_store
+from ttsolve import render, render_live, render_result, render_session, render_store
 from ttsolve.cli_options import (
     SEED,
     Confidence,
@@ -39,7 +39,6 @@ from ttsolve.session import Asked, Session
 from ttsolve.session import Settings as Kept
 
 if TYPE_CHECKING:  # it opens SQLite
-    from ttsolve.render import LiveLine
     from ttsolve.store import Store
 
 Read = Callable[[], str | None]  # the next line; None: there is no more
@@ -81,15 +80,16 @@ def session(
     cache: CacheFile = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Open a session on the terminal; the word `session` may be left out.
+    """Open a session; the word `session` may be left out.
 
     \b
     ttsolve
     ttsolve --session homework --budget 64
 
-    Type a problem and watch it being solved; /more spends as much again on it, /why tells what was
-    spent where, /help lists the other commands. The models stay open from one problem to the next.
-    Under a name everything is kept: options that are left out are then as they were.
+    Type a problem on the terminal and watch it being solved; /more spends as much again on it,
+    /why tells what was spent where, /help lists the other commands. The models stay open from one
+    problem to the next. Under a name everything is kept: options that are left out are then as they
+    were.
     """
     if name is not None and no_cache:
         raise UsageError("A session is kept in the store: leave --session or --no-cache out.")
@@ -117,7 +117,7 @@ def session(
     from ttsolve.store_sessions import keep_typed, typed
 
     chosen = {key: value for key, value in given.items() if value is not None}
-    with open_store(cache, no_cache) as store:
+    with open_store(cache, no_cache, passing=True) as store:  # /more pays for nothing twice
         talk = Conversation(store, name, chosen, gpu_layers)
         words = [command.split()[0] for command in COMMANDS]
         prompt = f"{render.printable(name)}> " if name else "> "
@@ -143,11 +143,11 @@ class Conversation:
         record = session_settings(store, name) if name else None
         kept = Kept() if record is None else Kept.from_json(record)
         settings = kept.updated(**given)
-        if settings.pair is None and settings.generator is None:  # another may be it another day
-            settings = replace(settings, pair=default_pair())
         few_shot = Path(settings.few_shot) if settings.few_shot else None
         pair = chosen_pair(settings.pair, settings.generator, few_shot, settings.model)
-        self._live: LiveLine | None = None  # of the problem that is being solved
+        if settings.pair is None and settings.generator is None:  # another may be it another day
+            settings = replace(settings, pair=default_pair())
+        self._live: render_live.LiveLine | None = None  # of the problem that is being solved
         models = partial(models_behind, store, pair, gpu_layers, self._opened)
         self.session = Session(pair, settings, store, models, name)
         self._commands = {
@@ -198,12 +198,12 @@ class Conversation:
             if session.models.models is not None:  # they are open since an earlier problem
                 self._live.begin()
             words = session.models.unknown_words(asked.question)
-            render.warn_of_another_world(session.pair, words)
+            render_result.warn_of_another_world(session.pair, words)
             with ctrl_c_sets(stop):
                 result = session.solve(asked, unknown_words=words, stop=stop, listen=self._live)
         if result.interrupted:
             render.note("Interrupted: this is the vote over the candidates there were.")
-        render.show_result(result, session.pair)
+        render_result.show_result(result, session.pair)
         render.line("")
 
     def _opened(self) -> None:
@@ -237,7 +237,7 @@ class Conversation:
     def _history(self, words: Sequence[str]) -> None:
         store = self.session.store
         if not store.usable:
-            raise UsageError("Nothing is kept: begin without --no-cache, with a readable store.")
+            raise UsageError("Nothing is kept: begin with a readable store.")
         if runs := store.runs(HISTORY, self.session.name):
             render_store.show_runs(runs)
         else:

@@ -31,8 +31,10 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Recall nothing and ke
 cache = typer.Typer(help="What is kept of all runs.", no_args_is_help=True)
 
 
-def open_store(file: Path | None = None, no_cache: bool = False) -> Store:
+def open_store(file: Path | None = None, no_cache: bool = False, *, passing: bool = False) -> Store:
     """The store in `file`; None: in the usual place. To be closed, or used in a `with`.
+
+    With `no_cache` it is nowhere, or, `passing`, in memory.
 
     Raises:
         UsageError: the file is no store, or a newer version's; or both options are given.
@@ -41,7 +43,8 @@ def open_store(file: Path | None = None, no_cache: bool = False) -> Store:
 
     if file and no_cache:
         raise UsageError("--no-cache keeps nothing in a file: leave --cache or --no-cache out.")
-    return Store(None if no_cache else file or paths.store_file(), render.note)
+    where = None if no_cache else file or paths.store_file()
+    return Store(where, render.note, passing=passing)
 
 
 @contextmanager
@@ -72,10 +75,10 @@ def models_behind(
 
 
 @contextmanager
-def _existing(file: Path | None) -> Iterator[Store]:
-    """The store, for a command that is of no use without it."""
+def _existing(file: Path | None, *, writing: bool = False) -> Iterator[Store]:
+    """The store, for a command that is of no use where it cannot be read, or written."""
     with open_store(file) as store:
-        if not store.usable:  # it has told why
+        if not (store.keeps if writing else store.usable):  # it has told why
             raise typer.Exit(1)
         yield store
 
@@ -104,13 +107,16 @@ def history(
 def show(
     run: Annotated[
         int | None,
-        typer.Argument(metavar="[RUN]", max=2**63 - 1, help="Its number in `ttsolve history`."),
+        typer.Argument(metavar="RUN", max=2**63 - 1, help="Its number in `ttsolve history`."),
     ] = None,
     *,
     whole: Annotated[bool, typer.Option("--all", help="Every step, however many.")] = False,
     file: CacheFile = None,
 ) -> None:
-    """Show the steps of a run as a tree, kept and dropped, with their scores; of the last run."""
+    """Show a run's steps as a tree: kept and dropped, with scores.
+
+    Without a number: of the run that was asked for last.
+    """
     with _existing(file) as store:
         found = store.last_run() if run is None else store.run(run)
     if found is None:
@@ -147,7 +153,7 @@ def prune(
         raise UsageError("Say what is to be forgotten: --older-than DAYS, or --all.")
     now = datetime.now(UTC)
     before = now + timedelta(days=1) if everything else now - timedelta(days=older_than or 0)
-    with _existing(file) as store:
+    with _existing(file, writing=True) as store:
         removed = store_care.prune(store, before)
     render.line(f"Forgotten: {render_store.counted(removed)}.")
 

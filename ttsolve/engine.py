@@ -123,7 +123,8 @@ class Engine:
 
         A finished solution comes back as it is, free. A continuation that starts at a problem's
         root costs `units` of the budget, 1 for the solution that grows there and as many more as
-        its rollouts will cost; prefixes beyond the budget come back with finish "budget".
+        its rollouts will cost; prefixes beyond the budget come back with finish "budget". What
+        Ctrl-C stopped before it had begun costs nothing.
         """
         if temperature is None:
             temperature = self.sampling.temperature
@@ -145,15 +146,15 @@ class Engine:
         started = time.perf_counter()
         out = list(prefixes)
         how: dict[int, Sampling] = {}  # of those to be continued, by their place
-        units = 0
+        left = self.budget - self.usage.units
         for i, prefix in enumerate(prefixes):
             if prefix.done:
                 continue
             cost = 0 if prefix.steps else root_units
-            if self.stop.is_set() or self.usage.units + units + cost > self.budget:
+            if self.stop.is_set() or cost > left:
                 out[i] = replace(prefix, finish="budget")
                 continue
-            units += cost
+            left -= cost
             how[i] = replace(sampling, seed=self._next_seed(prefix.problem.question))
         for model, places in _shared_out(how, prefixes, self.generator, self.reviser):
 
@@ -166,7 +167,8 @@ class Engine:
                 out[i] = solution
             computed = usage.generated_tokens + usage.prompt_tokens
             self.usage += replace(usage, generator_flops=2.0 * model.params * computed)
-        self.usage += Usage(units=units, seconds=time.perf_counter() - started)
+        begun = sum(not prefixes[i].steps and _begun(out[i]) for i in how)
+        self.usage += Usage(units=begun * root_units, seconds=time.perf_counter() - started)
         return out
 
     def score(self, solutions: Sequence[Solution]) -> list[Solution]:
@@ -196,6 +198,11 @@ class Engine:
     def _next_seed(self, question: str) -> int:
         self._lane += 1
         return sample_seed(self.seed, question, self._lane - 1)
+
+
+def _begun(grown: Solution) -> bool:
+    """Whether anything was drawn for it; else it was stopped while it waited for its turn."""
+    return bool(grown.steps) or grown.finish != "budget"
 
 
 def _shared_out(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ttsolve.batch import Outcome, tokens_of
+from ttsolve.chains import chains_of
 from ttsolve.core import Problem, Result, Usage
 from ttsolve.dataset import Entry
 from ttsolve.difficulty import predicted
@@ -23,7 +24,7 @@ from ttsolve.grid import Grid, Row, sizes
 from ttsolve.measure import Floats, Method, Pool, vote_rates
 from ttsolve.pair import Pair
 from ttsolve.policy import Policy, content_hash
-from ttsolve.pools import chains_of, pool_of, unscored, vote_among
+from ttsolve.pools import pool_of, unscored, vote_among
 from ttsolve.recall import StoredPair
 from ttsolve.solve import aggregation_of, solve
 from ttsolve.strategies import Strategy
@@ -77,7 +78,8 @@ class Evaluator:
                         run = self._run(problem, text, budget, seed)
                         rows.append(run.row(self.policy, pool))
                         usage += run.result.usage
-                        if (found := chains_of(run.result, problem, self.pair)).size:
+                        found = chains_of(run.result.candidates, problem, self.pair).right
+                        if found.size:
                             chains.setdefault((text, budget), found)  # of the first seed
         except ProblemTooLong as error:
             return Measured({"id": entry.id, "line": entry.line, "error": str(error)}, usage)
@@ -104,7 +106,8 @@ class Evaluator:
 
     def _pool(self, problem: Problem, seed: int) -> _Pooled:
         run = self._run(problem, self.grid.pooled[0], self.grid.budgets[-1], seed)
-        return _Pooled(run, pool_of(run.result, problem, self.pair), self.grid, self.policy)
+        pool = pool_of(run.result.candidates, problem, self.pair)
+        return _Pooled(run, pool, self.grid, self.policy)
 
 
 class _Stopped(Exception):

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ttsolve import paths, render
+from ttsolve import paths, render, render_pairs
 from ttsolve.cli_options import FewShot, GpuLayers, ModelName
 from ttsolve.errors import MissingExtra, UsageError
 from ttsolve.own_pair import add_pair
-from ttsolve.pair import default_pair, list_pairs, load_pair, set_default_pair
+from ttsolve.pair import default_pair, list_pairs, load_default, load_pair, set_default_pair
 from ttsolve.pair_rules import FILE, NAME, check_new
 
 models = typer.Typer(help="The pairs of models on this machine.", no_args_is_help=True)
@@ -21,7 +21,7 @@ models = typer.Typer(help="The pairs of models on this machine.", no_args_is_hel
 @models.command("list")
 def list_command() -> None:
     """List the pairs, one a line."""
-    render.show_pairs(list_pairs(lambda error: render.note(str(error))))
+    render_pairs.show_pairs(list_pairs(lambda error: render.note(str(error))))
 
 
 @models.command("show")
@@ -29,7 +29,7 @@ def show_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its folder.")],
 ) -> None:
     """Show what a pair is made of, and what was measured of it."""
-    render.show_pair(load_pair(name))
+    render_pairs.show_pair(load_pair(name))
 
 
 @models.command("add")
@@ -68,18 +68,18 @@ def add_command(
 @models.command("check")
 def check_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The pair; none: the default one.")
+        str | None, typer.Argument(metavar="NAME", help="The pair; none: the default one.")
     ] = None,
     *,
     gpu_layers: GpuLayers = -1,
 ) -> None:
-    """Verify a pair's files, and let it solve three problems for real.
+    """Verify a pair's files, and let it solve three problems.
 
     The exit code is 0 when its parts fit one another, else 1.
     """
     from ttsolve.pair_check import check_pair
 
-    pair = load_pair(name or default_pair(), verify=False)
+    pair = load_pair(name, verify=False) if name else load_default(verify=False)
     report = check_pair(pair, gpu_layers, render.progress)
     for what, words in {"pair": f"{pair.name}: {pair.about}", **report.found}.items():
         render.line(f"{what:10} {render.printable(words)}")
@@ -92,9 +92,10 @@ def check_command(
 def pull_command(
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Its repository on the hub.")],
 ) -> None:
-    """Fetch a pair from the Hugging Face hub, or the one that HF_ENDPOINT names.
+    """Fetch a pair from the Hugging Face hub.
 
-    What was interrupted goes on where it was. Needs: pip install 'ttsolve[hub]'.
+    HF_ENDPOINT names another hub. What was interrupted goes on where it was. Needs: pip install
+    'ttsolve[hub]'.
     """
     from ttsolve.pull import pull_pair
 
@@ -105,10 +106,13 @@ def pull_command(
 @models.command("default")
 def default_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The pair; none: tell which it is.")
+        str | None, typer.Argument(metavar="NAME", help="The pair; none: tell which it is.")
     ] = None,
 ) -> None:
-    """Choose the pair that is used where none is named; TTSOLVE_PAIR goes before it."""
+    """Choose the pair that is used where none is named.
+
+    The variable TTSOLVE_PAIR goes before it.
+    """
     if name is not None:  # a folder is to be found from other folders too
         set_default_pair(name if re.fullmatch(NAME, name) else str(Path(name).resolve()))
     render.line(default_pair())

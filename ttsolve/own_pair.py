@@ -17,10 +17,10 @@ from ttsolve.pair import (
     Pair,
     VerifierFiles,
     bare_pair,
-    file_sha256,
     read_pair,
     write_pair,
 )
+from ttsolve.pair_files import file_sha256
 from ttsolve.pair_rules import FILE, check_values
 from ttsolve.prompts import BOXED, THOUGHT, PromptFormat, plain_format, system_prompt
 

@@ -19,7 +19,6 @@ The dataclasses below are that file, key by key: a field without a default is a 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -31,14 +30,14 @@ from ttsolve import paths, toml
 from ttsolve.engine import Sampling
 from ttsolve.errors import ModelError, PairError
 from ttsolve.files import write_whole
-from ttsolve.pair_rules import FILE, NAME, check_values, files_of
+from ttsolve.pair_files import WHOLE, verify_files
+from ttsolve.pair_rules import FILE, NAME, check_values
 from ttsolve.prompts import PromptFormat
 from ttsolve.toml import Place
 from ttsolve.vote import Aggregation
 
 DEFAULT = "pocket"  # the embedded pair
 VARIABLE = "TTSOLVE_PAIR"
-WHOLE = 64 << 20  # bytes: larger files are known by their size and samples of their content
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +145,6 @@ def read_pair(file: Path) -> Pair:
     return pair
 
 
-def verify_files(pair: Pair, largest: int | None = None) -> None:
-    """Compare the pair's files with their checksums; those beyond `largest` bytes need only exist.
-
-    Raises:
-        PairError: one is missing or not what it was.
-    """
-    for key, name, checksum in files_of(pair):
-        file = pair.folder / name
-        small = largest is None or (file.is_file() and file.stat().st_size <= largest)
-        _check_file(Place(pair.folder / FILE, key), file, checksum if small else None)
-
-
 def list_pairs(broken: Callable[[PairError], None] | None = None) -> list[Pair]:
     """Every pair that `load_pair` finds by its name, sorted; checksums are not compared.
 
@@ -179,6 +166,25 @@ def default_pair() -> str:
     """The pair where none is named: TTSOLVE_PAIR, else `ttsolve models default`'s, else pocket."""
     file = paths.default_pair_file()
     return os.environ.get(VARIABLE) or (file.read_text().strip() if file.is_file() else DEFAULT)
+
+
+def load_default(verify: bool = True) -> Pair:
+    """The pair where none is named: see `load_pair`.
+
+    Raises:
+        PairError: it cannot be used; the sentence says who names it.
+    """
+    name = default_pair()
+    try:
+        return load_pair(name, verify)
+    except PairError as error:
+        if os.environ.get(VARIABLE):
+            remedy = f"or change the variable {VARIABLE}, which names it"
+        elif name != DEFAULT:
+            remedy = "or choose another with `ttsolve models default NAME`"
+        else:
+            raise
+        raise PairError(f"{str(error).removesuffix('.')}, {remedy}.") from error
 
 
 def set_default_pair(name: str) -> None:
@@ -214,27 +220,7 @@ def write_pair(pair: Pair) -> Path:
     return target
 
 
-def file_sha256(path: Path) -> str:
-    """The file's checksum, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint(path: Path) -> str:
-    """blake2b of a file: of all of it up to 64 MiB, else of its size and 64 parts of 1 MiB."""
-    size = path.stat().st_size
-    digest = hashlib.blake2b(str(size).encode(), digest_size=12)
-    with path.open("rb") as file:
-        if size <= WHOLE:
-            digest.update(file.read())
-        else:
-            for i in range(64):
-                file.seek((size - (1 << 20)) * i // 63)
-                digest.update(file.read(1 << 20))
-    return digest.hexdigest()
-
-
-# --- finding and checking ---------------------------------------------------------------------
+# --- finding ----------------------------------------------------------------------------------
 
 
 def _names() -> list[str]:
@@ -248,16 +234,3 @@ def _folder_of(name: str) -> Path:
             return folder / name
     place = paths.user_pairs() / name
     raise PairError(f"There is no pair {name!r}: {toml.use(name, _names())}put it into {place}.")
-
-
-def _check_file(place: Place, path: Path, checksum: str | None) -> None:
-    if not path.is_file():
-        raise place.wrong("names a file that is not there", f"put {path.name!r} into the folder")
-    try:
-        found = file_sha256(path) if checksum else None
-    except OSError as error:
-        trouble = f"names a file that cannot be read ({error.strerror})"
-        raise place.wrong(trouble, "make it readable") from error
-    if found != checksum:
-        trouble = f"names {path.name!r}, whose sha256 is another"
-        raise place.wrong(trouble, f"restore the file, or write {found} if you trust it")

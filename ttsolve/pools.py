@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttsolve.answers import answer_of, group
-from ttsolve.core import Problem, Result
+from ttsolve.core import Problem, Solution
 from ttsolve.grade import grade
 from ttsolve.measure import Floats, Method, Pool, winners
 from ttsolve.pair import Pair
@@ -19,39 +20,28 @@ from ttsolve.vote import Aggregation, score_of
 Ints = NDArray[np.int64]
 
 
-def pool_of(result: Result, problem: Problem, pair: Pair) -> Pool:
-    """The candidates of a run of independent samples, as arrays, in the order of their lanes."""
-    texts = [answer_of(candidate, pair.prompt.answer) for candidate in result.candidates]
+def pool_of(candidates: Sequence[Solution], problem: Problem, pair: Pair) -> Pool:
+    """The candidates of a run as arrays, graded, in their order: that of their lanes."""
+    texts = [answer_of(candidate, pair.prompt.answer) for candidate in candidates]
     judged = {text: grade(problem, text) for text in dict.fromkeys(texts)}
-    scores = [score_of(candidate, aggregation_of(pair)) for candidate in result.candidates]
-    steps = np.full((len(texts), max((len(c.steps) for c in result.candidates), default=0)), np.nan)
-    for row, candidate in zip(steps, result.candidates, strict=True):
+    steps = np.full((len(texts), max((len(c.steps) for c in candidates), default=0)), np.nan)
+    for row, candidate in zip(steps, candidates, strict=True):
         known = [math.nan if step.score is None else step.score for step in candidate.steps]
         row[: len(known)] = known
     return Pool(
         answers=np.array([-1 if c is None else c for c in group(texts)], dtype=np.int64),
         right=np.array([judged[text] for text in texts], dtype=np.bool_),
-        scores=np.array([np.nan if s is None else s for s in scores], dtype=np.float64),
-        tokens=np.array([c.tokens for c in result.candidates], dtype=np.int64),
+        scores=scored(candidates, pair),
+        tokens=np.array([c.tokens for c in candidates], dtype=np.int64),
         steps=steps,
         subject=problem.subject or "",
     )
 
 
-def chains_of(result: Result, problem: Problem, pair: Pair) -> Floats:
-    """The chains of a run of revisions: attempt l of chain c is right (1), wrong (0) or nan: none.
-
-    Shape [C, L]; [0, 0] where there are no chains.
-    """
-    chains: dict[int, list[bool]] = {}
-    for candidate in result.candidates:
-        if candidate.chain is not None:
-            right = grade(problem, answer_of(candidate, pair.prompt.answer))
-            chains.setdefault(candidate.chain, []).append(right)
-    out = np.full((len(chains), max(map(len, chains.values()), default=0)), np.nan)
-    for row, attempts in zip(out, chains.values(), strict=True):
-        row[: len(attempts)] = attempts
-    return out
+def scored(candidates: Sequence[Solution], pair: Pair) -> Floats:
+    """Each candidate's score; nan: none."""
+    scores = (score_of(candidate, aggregation_of(pair)) for candidate in candidates)
+    return np.array([np.nan if s is None else s for s in scores], dtype=np.float64)
 
 
 def unscored(pool: Pool) -> Pool:

@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from ttsolve import paths
 from ttsolve.errors import MissingExtra, PairError, StorageError, TtsolveError, UsageError
 from ttsolve.files import ROOM
-from ttsolve.pair import Pair, file_sha256, read_pair
+from ttsolve.pair import Pair, read_pair
+from ttsolve.pair_files import file_sha256
 from ttsolve.pair_rules import FILE, check_new, files_of
 
 TRIES = 5  # of a file; each goes on where the last one ended

@@ -11,7 +11,8 @@ from ttsolve import __version__
 from ttsolve.core import Problem, Result, Solution, Usage
 from ttsolve.engine import Engine, Event, Generator, Sampling, Verifier, Watch
 from ttsolve.grade import grade
-from ttsolve.pair import Pair, ReviserFiles, fingerprint
+from ttsolve.pair import Pair, ReviserFiles
+from ttsolve.pair_files import fingerprint
 from ttsolve.solve import Tokenizing, solve, unknown_words
 from ttsolve.store import Store
 from ttsolve.store_steps import digest

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from ttsolve import render
 from ttsolve.batch import Outcome, Tally
 from ttsolve.pair import Pair
+from ttsolve.render_result import bill_line
 
 
 def bar_wanted(*, to_file: bool) -> bool:
@@ -82,7 +83,7 @@ def bar_text(tally: Tally, total: int | None, seconds: float) -> str:
 def show_summary(tally: Tally, pair: Pair, seconds: float) -> None:
     """What a batch came to, and what was computed for it in `seconds` by the clock."""
     render.progress(summary(tally, seconds))
-    spent = render.bill_line(replace(tally.usage, seconds=seconds))
+    spent = bill_line(replace(tally.usage, seconds=seconds))
     if tokens := tally.usage.generated_tokens:
         spent += f"; {tokens / max(seconds, 1e-6):,.0f} tokens generated a second"
     render.progress(f"spent {spent}")

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ttsolve.render import bill_line, colored, line, printable, progress
+from ttsolve.render import colored, line, printable, progress
+from ttsolve.render_result import bill_line
 from ttsolve.session import Account, Session
 from ttsolve.tree import Tree
 

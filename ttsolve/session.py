@@ -78,7 +78,7 @@ class Asked:
 class Account:
     """What is told of a run: how it went, what was spent, how it voted."""
 
-    run: int | None  # its id in the store; None: it is not kept
+    run: int | None  # its id in the store; None: it is not kept in a file
     tree: Tree
     bill: Usage
     votes: tuple[tuple[str, float, int], ...]  # (answer, weight, candidates), the winner first
@@ -211,7 +211,8 @@ class Session:
         result = solved.result
 
         def account() -> Account:
-            return Account(solved.run, solved.tree, result.usage, result.votes)
+            run = solved.run if self.store.path else None  # nobody else can ask for it
+            return Account(run, solved.tree, result.usage, result.votes)
 
         self.last = replace(self.last, ended=not result.interrupted, account=account)
         return result

@@ -58,8 +58,14 @@ class Grown:
 class Store(RunStore):
     """The store in the file `path`: see `StoreFile`."""
 
-    def __init__(self, path: Path | None, warn: Callable[[str], None] = lambda sentence: None):
-        super().__init__(path, warn)
+    def __init__(
+        self,
+        path: Path | None,
+        warn: Callable[[str], None] = lambda sentence: None,
+        *,
+        passing: bool = False,
+    ) -> None:
+        super().__init__(path, warn, passing=passing)
         self._changed = threading.Condition()
         self._flushing = threading.Lock()
         self._samples: list[tuple[SampleKey, Grown]] = []  # to be committed

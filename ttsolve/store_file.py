@@ -1,7 +1,7 @@
 """The store's file: one connection for all threads of a process, and what may go wrong with it.
 
 Trouble with the disk is told once and ends no run: what cannot be read is computed again, what
-cannot be written is not kept, and a damaged file is moved aside.
+cannot be written is not kept but recalled, and a damaged file is moved aside.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from sqlite_utils import Database
 
 from ttsolve.errors import UsageError
 from ttsolve.paths import STORE
-from ttsolve.store_open import error_code, open_database, transaction
+from ttsolve.store_open import error_code, open_database, open_passing, open_sealed, transaction
 
+SEALED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 OURS = (0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE)  # our mistakes
 HEADER = b"SQLite format 3\0"
@@ -31,21 +32,30 @@ T = TypeVar("T")
 class StoreFile:
     """The store in the file `path`; None: nowhere, so that it finds nothing and keeps nothing.
 
-    `warn` is told, in one sentence, what went wrong.
+    `warn` is told, in one sentence, what went wrong. `passing`: where there is no file, it is in
+    memory, and finds what it has kept for as long as it is open.
 
     Raises:
         UsageError: the file is no store, or a newer version's.
     """
 
-    def __init__(self, path: Path | None, warn: Callable[[str], None] = lambda sentence: None):
+    def __init__(
+        self,
+        path: Path | None,
+        warn: Callable[[str], None] = lambda sentence: None,
+        *,
+        passing: bool = False,
+    ) -> None:
         self.path = path
         self._warn = warn
         self._lock = threading.RLock()
         self._db: Database | None = None
         self._inode = 0  # of the file that we opened
+        self._writable = True
         if path is not None:
             self._open(path)
-        self._writable = self._db is not None
+        elif passing:
+            self._db = open_passing()
 
     @property
     def usable(self) -> bool:
@@ -71,7 +81,7 @@ class StoreFile:
     def shrink(self) -> None:
         """Give room back to the disk, unless another process writes or there is none for a copy."""
         with self._lock:
-            if self._db is not None:
+            if self._db is not None and self._writable:
                 with contextlib.suppress(sqlite3.OperationalError):
                     self._db.vacuum()
 
@@ -103,21 +113,30 @@ class StoreFile:
                 _check_ours(path)
                 self._replace(path)
             else:
-                self._warn(_sentence(path, str(error)))
+                self._cannot_keep(path, str(error))
+                if error_code(error) in SEALED:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._db = open_sealed(path)
         except OSError as error:
-            self._warn(_sentence(path, str(error.strerror)))
+            self._cannot_keep(path, str(error.strerror))
 
     def _failed(self, error: sqlite3.Error, writing: bool) -> None:
-        assert self.path is not None
-        if error_code(error) in OURS:
+        if error_code(error) in OURS or self.path is None:
             raise error
-        if error_code(error) in DAMAGED:
+        if error_code(error) in DAMAGED and self._writable:
             self._replace(self.path)
             return
-        self._writable = False
         if not writing:
             self._drop()
-        self._warn(_sentence(self.path, str(error)))
+        self._cannot_keep(self.path, str(error))
+
+    def _cannot_keep(self, path: Path, trouble: str) -> None:
+        if self._writable:
+            self._warn(
+                f"Nothing more can be kept in the store {path} ({trouble}): make it writable and "
+                "make room there, or name another file with --cache."
+            )
+        self._writable = False
 
     def _drop(self) -> None:
         if self._db is not None:
@@ -139,7 +158,7 @@ class StoreFile:
             self._db = open_database(path)
             self._inode = path.stat().st_ino
         except (sqlite3.Error, OSError) as error:
-            self._warn(_sentence(path, str(error)))
+            self._cannot_keep(path, str(error))
 
 
 def _check_ours(path: Path) -> None:
@@ -147,10 +166,3 @@ def _check_ours(path: Path) -> None:
     with path.open("rb") as file:
         if path.name != STORE and file.read(len(HEADER)) != HEADER:
             raise UsageError(f"{path} is no store and no database: name another file with --cache.")
-
-
-def _sentence(path: Path, trouble: str) -> str:
-    return (
-        f"Nothing more can be kept in the store {path} ({trouble}): make it writable and make room "
-        "there, or name another file with --cache."
-    )

@@ -27,18 +27,47 @@ def open_database(path: Path) -> Database:
         raise UsageError(f"The store {path} is a folder: name a file in it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
-    try:
-        db = Database(connection, execute_plugins=False)
+    with _closed_on_error(connection) as db:
         with transaction(db, writing=False):  # another process may just be making it
             _check(db, path)
         _write_ahead(connection)
         if MIGRATIONS.pending(db):
             with transaction(db, writing=True):
                 MIGRATIONS.apply(db)
+        return db
+
+
+def open_passing() -> Database:
+    """An empty store in memory, which goes with its connection."""
+    db = Database(sqlite3.connect(":memory:", check_same_thread=False), execute_plugins=False)
+    MIGRATIONS.apply(db)
+    return db
+
+
+def open_sealed(path: Path) -> Database:
+    """The store in a file that nobody can write, for reading: not even beside it is there room.
+
+    Raises:
+        UsageError: the file is no store, or a newer version's.
+        sqlite3.Error: it cannot be read so, or it is older than this version.
+    """
+    if Path(f"{path}-wal").exists():  # what was committed last is there, and would be missed
+        raise sqlite3.OperationalError("its log cannot be read")
+    uri = f"{path.resolve().as_uri()}?immutable=1"
+    with _closed_on_error(sqlite3.connect(uri, uri=True, check_same_thread=False)) as db:
+        _check(db, path)
+        if MIGRATIONS.pending(db):
+            raise sqlite3.OperationalError("it is an older version's")
+        return db
+
+
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[Database]:
+    try:
+        yield Database(connection, execute_plugins=False)
     except BaseException:
         connection.close()
         raise
-    return db
 
 
 @contextmanager

@@ -50,7 +50,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 FINISH = """
 UPDATE runs SET status = :status, settings = :settings, answer = :answer, share = :share,
   correct = :correct, votes = :votes, tree = coalesce(:tree, tree),
-  bill = CASE WHEN :computed THEN :bill ELSE coalesce(bill, :bill) END
+  bill = CASE WHEN :computed OR status <> 'done' THEN :bill ELSE coalesce(bill, :bill) END
 WHERE id = :id AND NOT (status = 'done' AND :status = 'interrupted')
 """
 FAIL = "UPDATE runs SET status = 'failed', error = ? WHERE id = ? AND status <> 'done'"
