@@ -56,6 +56,7 @@ def test_a_report_has_every_width_and_its_ratio(path: Path) -> None:
     assert all(speed.tokens and 0 <= speed.outside <= 1 for speed in report.engine)
     assert report.ratios[1] == report.engine[1].rate / report.plain.rate
     assert (report.kv, report.threads, report.generator) == ("split", 1, "tiny.gguf")
+    assert [speed.loops for speed in report.engine] == [1, 1]
     assert report.verifier is not None
     assert report.verifier.tokens == sum(verifier.calls)
     assert len(verifier.calls) > 2  # whole solutions in one call, the others step by step
@@ -69,6 +70,18 @@ def test_every_sample_of_every_problem_and_each_prompt_once(path: Path) -> None:
     assert 30 <= speed.tokens <= 150
     assert speed.prompt_tokens + speed.reused_tokens == 10 * sum(len(p) + 1 for p in prompts)
     assert speed.prompt_tokens <= sum(len(p) + 1 for p in prompts)
+    assert speed.loops == 1
+
+
+def test_several_loops_decode_each_prompt_once_each(path: Path) -> None:
+    problems = [Problem("x" * n) for n in (5, 9, 14)]
+    with LlamaGenerator(path, PromptFormat(), width=8, loops=2) as generator:
+        prompts = [generator.tokenize(f"{p.question}\n") for p in problems]
+        speed = bench.measure(generator, problems, Sampling(max_tokens=5), samples=20)
+    assert speed.loops == 2
+    assert 0 <= speed.outside <= 1
+    assert speed.prompt_tokens + speed.reused_tokens == 20 * sum(len(p) + 1 for p in prompts)
+    assert speed.prompt_tokens <= 2 * sum(len(p) + 1 for p in prompts)
 
 
 def test_questions_of_a_pair_come_from_its_data(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from ttsolve.core import Step
 from ttsolve.engine import Sampling
 from ttsolve.engines.decode import DecodeLoop
 from ttsolve.engines.draw import Drawer, Settings
-from ttsolve.engines.kvtree import KVTree
+from ttsolve.engines.kvtree import KVTree, Place
 from ttsolve.engines.request import Request, Steps
+from ttsolve.engines.rollouts import Known
 from ttsolve.prompts import PromptFormat
 
 PIECES = [b"", b"\n", b"a", b"b", b"c\n", b"\n\n", b"Answer: ", b"1", b"\xc3", b"\xa9"]
@@ -38,10 +39,12 @@ class Dice:
         self.cells = cells
         self.decoded = 0
         self.interrupted = self.broken = False
+        self.copying: set[int] = set()  # llama.cpp copies when it next decodes
 
     def decode(self, tokens, at, sequences, wanted):  # type: ignore[no-untyped-def]
         assert 0 < len(tokens) <= self.batch
         assert sorted(sequences) == list(sequences)
+        self.copying.clear()
         rows = []
         for i, (token, position, sequence) in enumerate(zip(tokens, at, sequences, strict=True)):
             if self.interrupted and i >= len(tokens) // 2:
@@ -63,9 +66,19 @@ class Dice:
         assert source != target
         assert not self.held[target]
         self.held[target] = list(self.held[source])
+        self.copying |= {source, target}
 
     def trim(self, sequence: int, length: int) -> None:
         del self.held[sequence][length:]
+
+    def save(self, sequence: int) -> list[int]:
+        assert sequence not in self.copying
+        return list(self.held[sequence])
+
+    def load(self, sequence: int, saved: list[int]) -> None:
+        assert sequence not in self.copying
+        assert not self.held[sequence]
+        self.held[sequence] = list(saved)
 
     def interrupt(self) -> None:
         self.interrupted = True
@@ -87,7 +100,7 @@ def ask(prefix: list[int], room: int = 12, **how: float) -> Request:
 
 def run(loop: DecodeLoop, requests: list[Request], turns: int = 2000) -> None:
     loop.waiting.extend(requests)
-    while loop.busy:
+    while loop.load:
         loop.turn()
         turns -= 1
         assert turns, "the loop hangs"
@@ -183,7 +196,7 @@ def test_an_interrupted_batch_changes_nothing() -> None:
     expected = [reference(request) for request in requests]
     loop.waiting.extend(requests)
     turns = 0
-    while loop.busy:
+    while loop.load:
         turns += 1
         assert turns < 500
         (loop.model.interrupt if turns % 3 == 0 else loop.model.resume)()
@@ -223,6 +236,85 @@ def test_after_an_error_the_loop_forgets_and_goes_on() -> None:
     expected = [reference(request) for request in requests]
     run(loop, requests)
     assert [(request.steps, request.finish) for request in requests] == expected
+
+
+def tokens_of(request: Request) -> list[int]:
+    return [*request.prefix.tolist(), *(t for step in request.steps for t in step.ids)]
+
+
+def moved(request: Request, source: DecodeLoop) -> Request:
+    """The request with what another loop holds of its prefix."""
+    request.cells = source.cache.lend(request.prefix)
+    return request
+
+
+@pytest.mark.parametrize("cells", [None, 60])
+def test_a_beam_takes_its_cells_to_another_loop(cells: int | None) -> None:
+    """Which decodes one token, as the first would; where sequences share cells it decodes all."""
+    first, second = loop_of(3), loop_of(3, cells)
+    parents = [ask([2, 3, 7], steps=2, seed=i) for i in range(3)]
+    run(first, parents)
+    kept = [tokens_of(parent) for parent in parents if parent.finish is None]
+    assert len(kept) > 1
+    run(second, mixed(9, 1))  # it has something to forget
+    beams = [moved(ask(prefix, seed=i), first) for i, prefix in enumerate(kept)]
+    expected = [reference(beam) for beam in beams]
+    run(second, beams)
+    assert [(beam.steps, beam.finish) for beam in beams] == expected
+    if cells is None:
+        assert [beam.decoded for beam in beams] == [1] * len(beams)
+
+
+def test_no_more_is_taken_than_was_asked_for() -> None:
+    """Of a sequence that goes on; and nothing into a cache that sequences share."""
+    first, second, shared = loop_of(2), loop_of(2), loop_of(2, cells=60)
+    run(first, [ask([2, 3, 7, 7, 2, 3], seed=1)])
+    for loop, held in (second, [[2, 3, 7], []]), (shared, [[], []]):
+        loop.cache.borrow(first.cache.lend(np.array([2, 3, 7, 7], np.int32)), np.ones(2, bool))
+        assert isinstance(loop.model, Dice)
+        assert loop.model.held == held
+        assert loop.cache.tree.length.tolist() == [len(tokens) for tokens in held]
+
+
+def test_nothing_is_lent_or_taken_while_it_is_copied() -> None:
+    """As after a request that forked a prefix and ended at once."""
+    first, second = loop_of(2), loop_of(2)
+    prefix = np.array([2, 3, 7, 7, 2], np.int32)
+    run(first, [ask(prefix.tolist(), seed=1)])
+    lent = first.cache.lend(prefix)
+    run(second, [ask([3, 3, 3, 3], seed=1)])
+    for loop in first, second:
+        source = int(loop.cache.tree.length.argmax())
+        loop.cache.take(Place(1 - source, source, 3))
+    assert len(lent.tokens) == 4
+    assert len(first.cache.lend(prefix).tokens) == 0
+    second.cache.borrow(lent, np.ones(2, bool))  # Dice would object
+    assert second.cache.held(lent.tokens) == 0
+
+
+def test_what_is_lent_is_taken_once() -> None:
+    """By the first request of several; what the loop holds itself it does not take."""
+    first, second = loop_of(2), loop_of(4)
+    run(first, [ask([2, 3, 7, 7, 2], seed=1)])
+    beams = [moved(ask([2, 3, 7, 7, 2], seed=i), first) for i in range(4)]
+    loads: list[int] = []
+    dice = second.model
+    assert isinstance(dice, Dice)
+    dice.load = lambda sequence, saved: loads.append(sequence) or Dice.load(dice, sequence, saved)  # type: ignore[method-assign, func-returns-value]
+    run(second, beams)
+    assert len(loads) == 1
+    assert sum(beam.decoded for beam in beams) == 1
+
+
+def test_what_one_loop_drew_greedily_the_other_knows() -> None:
+    known = Known(len(PIECES))
+    first, second = (DecodeLoop(Dice(4), PROMPT, KVTree(4, CONTEXT), known) for _ in range(2))
+    _, again = agreeing(first, [3, 2, 3], steps=3)
+    again[0].cells = first.cache.lend(again[0].prefix)
+    expected = [reference(request) for request in again]
+    run(second, again)
+    assert [(request.steps, request.finish) for request in again] == expected
+    assert [request.generated for request in again] == [1, 1]
 
 
 def agreeing(loop: DecodeLoop, prefix: list[int], steps: int) -> tuple[list[int], list[Request]]:

@@ -64,6 +64,18 @@ def test_a_draw_does_not_depend_on_its_batch() -> None:
         assert together.tolist() == alone
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 16])
+def test_a_draw_does_not_depend_on_its_thread(rows: int) -> None:
+    random = np.random.default_rng(2)
+    logits = random.standard_normal((rows, 100_000)).astype(np.float32) * 3
+    how = settings(*(Sampling(seed=i, temperature=0.5 + i % 2) for i in range(rows)))
+    at = np.arange(rows, dtype=np.int32)
+    alone = Drawer(100_000, threads=1).draw(logits, how, at).tolist()
+    for threads in 2, 3, 5:
+        drawer = Drawer(100_000, threads=threads)
+        assert all(drawer.draw(logits, how, at).tolist() == alone for _ in range(2))
+
+
 def test_uniforms_are_uniform_and_differ_by_seed_and_position() -> None:
     at = np.arange(4000, dtype=np.int32)
     some = uniforms(np.full(4000, 5, np.uint64), at)

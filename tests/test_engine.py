@@ -100,4 +100,5 @@ def test_stop_ends_the_run_with_what_there_is(heard_before_the_stop) -> None:
         engine.stop.set()
     finishes = [solution.finish for solution in engine.sample([PROBLEM.root] * 5)]
     assert finishes == ["stop"] * heard_before_the_stop + ["budget"] * (5 - heard_before_the_stop)
+    assert engine.usage.units == heard_before_the_stop
     assert engine.trace == heard

@@ -17,9 +17,11 @@ import pytest
 
 from gguf_maker import TINY, make_gguf
 from ttsolve.core import Problem, Solution, Step
-from ttsolve.engine import Sampling
+from ttsolve.engine import Engine, Sampling
+from ttsolve.engines import llama_context, threads
 from ttsolve.engines.llama import LlamaGenerator
-from ttsolve.errors import ModelError, ProblemTooLong, TtsolveError
+from ttsolve.engines.llama_context import LlamaContext
+from ttsolve.errors import ModelError, ProblemTooLong, TtsolveError, UsageError
 from ttsolve.prompts import PromptFormat
 
 PROMPT = PromptFormat()
@@ -164,6 +166,16 @@ def test_stop_brings_back_what_stands(open_generator: Callable[..., LlamaGenerat
     assert any(solution.text for solution in cut)
 
 
+def test_what_never_came_to_its_turn_costs_no_unit(
+    open_generator: Callable[..., LlamaGenerator],
+) -> None:
+    engine = Engine(open_generator(width=2), sampling=Sampling(max_tokens=9))
+    engine.listen = lambda event: engine.stop.set()
+    out = engine.sample([QUESTION.root] * 40)
+    begun = [solution for solution in out if solution.steps or solution.finish != "budget"]
+    assert engine.usage.units == len(begun) < 40
+
+
 def test_ctrl_c_drops_this_call_and_leaves_the_generator_usable(
     open_generator: Callable[..., LlamaGenerator],
 ) -> None:
@@ -206,14 +218,14 @@ def test_an_error_reaches_every_caller(
 ) -> None:
     generator = open_generator()
     broken = threading.Event()
-    decode = generator._model.decode
+    decode = generator._loops[0].model.decode
 
     def fail(*args: object) -> object:
         if broken.is_set():
             raise TtsolveError("The model broke.")
         return decode(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(generator._model, "decode", fail)
+    monkeypatch.setattr(generator._loops[0].model, "decode", fail)
     errors: list[str] = []
 
     def call(problem: Problem) -> None:
@@ -240,7 +252,7 @@ def test_names(path: Path, open_generator: Callable[..., LlamaGenerator], tmp_pa
     with LlamaGenerator(make_gguf(tmp_path / "b.gguf", TINY, seed=1), PROMPT, width=1) as other:
         assert generator.name != other.name
     assert (generator.context, generator.vocab_size, generator.kv) == (256, 600, "split")
-    assert generator.device == "CPU, 1 threads"
+    assert generator.device == "CPU, 1 thread"
     assert generator.params > 20_000
 
 
@@ -281,6 +293,122 @@ def test_a_closed_generator_says_so(open_generator: Callable[..., LlamaGenerator
     generator.close()
     with pytest.raises(TtsolveError, match="closed"):
         draws(generator, QUESTION, 1)
+
+
+# --- several loops -----------------------------------------------------------------------------
+
+
+def test_samples_depend_on_no_loop(open_generator: Callable[..., LlamaGenerator]) -> None:
+    """Nor does what is greedy; and the loops share the width, the cache and the work."""
+    one, three = open_generator(loops=1), open_generator(loops=3)
+    for how in {}, {"temperature": 0.0}:
+        expected, found = (draws(generator, QUESTION, 48, **how) for generator in (one, three))
+        assert sum(a.ids == b.ids for a, b in zip(expected, found, strict=True)) >= 46
+    assert [context.width for context in contexts(three)] == [3, 3, 2]
+    assert (three.width, three.context, three.device) == (8, 256, "CPU, 3 loops of 1 thread")
+    assert sum(memory(context) for context in contexts(three)) == memory(contexts(one)[0])
+    assert len({id(loop._rollouts.known) for loop in three._loops}) == 1
+    assert all(loop.seconds for loop in three._loops)
+    assert three.timing()[0] == sum(loop.seconds for loop in three._loops)
+
+
+def contexts(generator: LlamaGenerator) -> list[LlamaContext]:
+    return [loop.model for loop in generator._loops]  # type: ignore[misc]
+
+
+def memory(context: LlamaContext) -> int:
+    """Tokens that a context has room for."""
+    return int(llama_cpp.llama_n_ctx(context._context))
+
+
+@pytest.mark.parametrize(("n", "loops"), [(15, 1), (16, 2), (64, 3)])
+def test_a_prompt_is_decoded_once_in_each_loop(
+    open_generator: Callable[..., LlamaGenerator], n: int, loops: int
+) -> None:
+    """That has a part of its samples; their steps go on where they were drawn."""
+    generator = open_generator(width=192, loops=3, prompt=PromptFormat(separator="e"))
+    prompt = len(generator._before(QUESTION.root))
+    how = [Sampling(seed=i, max_tokens=20, steps=1) for i in range(n)]
+    out, usage = generator.sample([QUESTION.root] * n, how)
+    assert (usage.prompt_tokens, usage.reused_tokens) == (loops * prompt, (n - loops) * prompt)
+    kept = list({s.ids: s for s in out if s.steps and not s.done}.values())[:8]
+    assert kept
+    again = generator.sample(kept, [Sampling(seed=7, steps=1)] * len(kept))[1]
+    assert again.prompt_tokens == len(kept)  # the last token of each, which no cache holds yet
+
+
+def test_beams_take_their_cells_to_an_idle_loop(
+    open_generator: Callable[..., LlamaGenerator],
+) -> None:
+    """Sixteen that grew in one loop go on in both: bit for bit as in one, and nothing again."""
+    prompt, how = PromptFormat(separator="e"), Sampling(temperature=0.0, steps=1)
+    two, one = (open_generator(width=64, loops=n, prompt=prompt) for n in (2, 1))
+    (parent,), _ = two.sample([QUESTION.root], [how])
+    assert parent.finish is None
+    beams = [Sampling(seed=i, max_tokens=30) for i in range(16)]
+    before = [loop.seconds for loop in two._loops]
+    found, usage = two.sample([parent] * 16, beams)
+    assert all(loop.seconds > t for loop, t in zip(two._loops, before, strict=True))
+    assert usage.prompt_tokens == 2  # the token drawn last, in each loop
+    assert [s.ids for s in found] == [s.ids for s in one.sample([parent] * 16, beams)[0]]
+
+
+def test_a_loop_that_breaks_ends_its_calls_and_no_others(
+    open_generator: Callable[..., LlamaGenerator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that has a part there, and at once; a call of the other loop goes on."""
+    generator = open_generator(loops=2)
+    expected = draws(generator, OTHER, 3)
+    second = generator._loops[1].model
+    decode, broken = second.decode, threading.Event()
+
+    def fail(*args: object) -> object:
+        if broken.is_set():
+            raise TtsolveError("The second loop broke.")
+        return decode(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(second, "decode", fail)
+    broken.set()
+    with pytest.raises(TtsolveError, match="second"):
+        draws(generator, QUESTION, 20_000)
+    broken.clear()
+    assert [s.ids for s in draws(generator, OTHER, 3)] == [s.ids for s in expected]
+    assert len(draws(generator, QUESTION, 40)) == 40
+    assert [loop.load for loop in generator._loops] == [0, 0]
+
+
+def test_stop_and_close_reach_every_loop(open_generator: Callable[..., LlamaGenerator]) -> None:
+    generator, stop = open_generator(loops=3), threading.Event()
+    how = [Sampling(seed=i, max_tokens=200) for i in range(400)]
+    out, _ = generator.sample([QUESTION.root] * 400, how, lambda *_: stop.set(), stop)
+    assert sum(solution.finish == "budget" for solution in out) > 200
+    assert [loop.load for loop in generator._loops] == [0, 0, 0]
+
+    def close(lane: int, solution: Solution) -> None:
+        threading.Thread(target=generator.close).start()
+
+    with pytest.raises(TtsolveError, match="closed"):
+        generator.sample([QUESTION.root] * 4000, [how[1]] * 4000, close)
+
+
+def test_so_many_loops_have_no_room(path: Path) -> None:
+    for loops in 0, 5:
+        with pytest.raises(UsageError, match=f"4 cannot be shared by {loops} loops"):
+            LlamaGenerator(path, PROMPT, width=4, loops=loops)
+
+
+def test_a_small_model_has_a_loop_for_each_core(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 5)
+    for small, width, loops in (True, None, 5), (True, 40, 2), (True, 8, 1), (False, None, 1):
+        monkeypatch.setattr(llama_context, "SMALL", threads.SMALL if small else 0)
+        with LlamaGenerator(path, PROMPT, width=width) as generator:
+            assert (generator.loops, generator.width) == (loops, width or (80 if small else 64))
+            assert generator.threads == 1 or not small
+
+
+# --- wrong files -------------------------------------------------------------------------------
 
 
 def damaged(path: Path, tmp_path: Path, kind: str) -> Path:

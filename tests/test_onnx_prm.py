@@ -8,6 +8,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, current_thread
 
 import onnx
 import pytest
@@ -15,8 +16,9 @@ from onnx import helper
 
 from onnx_maker import EOS, write_tokenizer, write_verifier
 from ttsolve.core import Problem, Solution, Step
-from ttsolve.engines import onnx_prm
+from ttsolve.engines import onnx_model, onnx_prm
 from ttsolve.engines.bpe import ByteBpe
+from ttsolve.engines.onnx_model import OnnxModel
 from ttsolve.engines.onnx_prm import OnnxVerifier
 from ttsolve.engines.scoretree import OVERHEAD, Run, ScoreTree, batches
 from ttsolve.errors import ModelError, ProblemTooLong
@@ -104,6 +106,66 @@ def test_forgetting_changes_no_score(make, memory_mb, monkeypatch):
     assert close(verifier.score(given)[0], expected)
     assert verifier._tree._bytes <= memory_mb * 2**20
     assert close(verifier.score(given[::-1])[0], expected[::-1])
+
+
+@pytest.mark.parametrize("small", [0, onnx_model.SMALL])
+def test_several_cores_score_what_one_does(make, files, small, monkeypatch):
+    monkeypatch.setattr(onnx_model, "SMALL", small)
+    monkeypatch.setattr(onnx_prm, "NEW", 40)
+    given = tree_of_solutions(150)
+    expected, usage = make().score(given)
+    out, used = OnnxVerifier(*files, PromptFormat(), threads=3).score(given)
+    assert close(out, expected)
+    assert used == usage
+
+
+def test_a_small_model_runs_several_times_at_once(files, monkeypatch):
+    meet = Barrier(2)
+    model = OnnxModel(files[0], threads=2)
+    assert sorted(model.map(lambda _: meet.wait(20), range(4))) == [0, 0, 1, 1]
+    monkeypatch.setattr(onnx_model, "SMALL", files[0].stat().st_size)
+    here = list(OnnxModel(files[0], threads=2).map(lambda _: current_thread(), range(4)))
+    assert here == [current_thread()] * 4
+
+
+@pytest.mark.parametrize("memory_mb", [0, 2, 64])
+def test_a_pool_on_the_device_changes_no_score(make, memory_mb, monkeypatch):
+    """The same code with the device "cpu" as with "cuda": keys and values never leave it."""
+    monkeypatch.setattr(onnx_prm, "CELLS", 300)
+    given, plain = tree_of_solutions(60), make()
+    expected = scores(plain.score(given)[0])
+    pooled = make(memory_mb=memory_mb, pooled=True)
+    whole, usage = pooled.score(given)
+    assert scores(whole) == pytest.approx(expected, abs=1e-6)
+    assert usage == make(memory_mb=memory_mb // 2).score(given)[1]
+    grown = [Solution(s.problem) for s in given]
+    for i in range(5):
+        steps = ((g, s.steps[i : i + 1], s.finish) for g, s in zip(grown, given, strict=True))
+        grown, _ = pooled.score([g.grow(*step, finish=finish) for g, step, finish in steps])
+    assert scores(grown) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_pool_has_room_for_what_a_call_keeps(make):
+    """Law: whatever is asked for, in whatever order, all cells are accounted for."""
+    dice, pooled = random.Random(5), make(memory_mb=1, pooled=True)
+    cells = pooled._keys._pool.free
+    assert (cells - pooled.context) * pooled._tree.cell_bytes <= 2**20
+    for seed in range(30):
+        given = tree_of_solutions(dice.randint(1, 30), seed)
+        pooled.score(given)
+        held = [n for n in pooled._tree._ages if n.past is not None]
+        assert pooled._keys._pool.free + sum(len(n.past) for n in held) == cells
+        owned = [cell for n in held for cell in n.past.tolist()]
+        assert len({0, *owned}) == len(owned) + 1
+        assert all(len(n.past) == len(n.ids) for n in held)
+
+
+def test_a_long_solution_fits_into_the_smallest_pool(make):
+    pooled = make(memory_mb=0, pooled=True)
+    long = solution(APPLES, *["12 - 2 = 10\n"] * 30)
+    [scored], _ = pooled.score([long])
+    assert close([scored], make().score([long])[0])
+    assert scored.scores[-1] == 0  # beyond the context
 
 
 def test_threads_compute_nothing_twice(make):
@@ -228,10 +290,12 @@ def test_batches_stay_within_their_cells(make):
         tree.path(["p", str(i)], lambda text, parent, n=n: [0] * (n if parent.parent else 7))[-1]
         for i, n in enumerate(lengths)
     ]
-    cut = list(batches([Run([node]) for node in nodes], cells=200))
+    cut = list(batches([Run([node]) for node in nodes], cells=200, new=100))
     assert sorted(run.length for batch in cut for run in batch) == sorted(lengths)
-    assert all(len(b) * (7 + max(run.length for run in b)) <= 200 for b in cut)
-    assert len(cut) < 15
+    longest = [max(run.length for run in batch) for batch in cut]
+    assert all(len(b) * (7 + most) <= 200 for b, most in zip(cut, longest, strict=True))
+    assert all(len(b) * most <= 100 for b, most in zip(cut, longest, strict=True))
+    assert len(cut) < 20
 
 
 # --- wrong files -------------------------------------------------------------------------------
@@ -293,8 +357,17 @@ def test_a_wrong_tokenizer_is_one_sentence(files, tmp_path, case):
 
 
 def test_cuda_is_asked_for_only_where_it_works(make, monkeypatch, capfd):
-    monkeypatch.setattr(onnx_prm, "_cuda_works", lambda: False)
+    monkeypatch.setattr(onnx_model, "cuda_works", lambda: False)
     assert make().device == "cpu"
     with pytest.raises(ModelError, match="cannot run on CUDA"):
         make(device="cuda")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_device_without_room_is_one_sentence(make, monkeypatch):
+    def full(*arguments):
+        raise RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory")
+
+    monkeypatch.setattr(onnx_model, "KeyPool", full)
+    with pytest.raises(ModelError, match="do not fit into the GPU's memory: use smaller models"):
+        make(pooled=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from ttsolve.core import Problem, Solution, Usage
-from ttsolve.engine import Engine, Generator, Sampling, Verifier, Watch, sample_seed
+from ttsolve.engine import Engine, Event, Generator, Sampling, Verifier, Watch, sample_seed
 from ttsolve.engines.llama import LlamaGenerator
 from ttsolve.engines.onnx_prm import OnnxVerifier
 from ttsolve.engines.sim import SimGenerator, SimVerifier
@@ -62,7 +62,8 @@ def real(pair: Pair) -> Models:
     assert verifier is not None
 
     def from_scratch(prefix: Solution, how: Sampling) -> Solution:
-        fresh._loop.forget()
+        for loop in fresh._loops:
+            loop.forget()
         return fresh.sample([prefix], [how])[0][0]
 
     def new_verifier() -> Verifier:
@@ -167,6 +168,28 @@ def test_never_more_units_than_the_budget(models: Models, name: str, budget: int
     assert engine.usage.units == begun * per_beam <= budget < engine.usage.units + per_beam
     _, cut = models.run(name, n=budget, budget=budget - 1)
     assert cut.usage.units <= budget - 1
+
+
+@every_strategy
+@pytest.mark.parametrize("events", [1, 3, 8])
+def test_a_run_that_was_stopped_bills_what_had_begun(
+    models: Models, name: str, events: int
+) -> None:
+    """As many units as the trace says; a candidate that waited for its turn costs nothing."""
+    stop, heard = threading.Event(), []
+
+    def listen(event: Event) -> None:
+        heard.append(event)
+        if len(heard) == events:
+            stop.set()
+
+    candidates, engine = models.run(name, n=2 * N, budget=2 * N, stop=stop, listen=listen)
+    assert all(candidate.done for candidate in candidates)
+    first = [e.child for e in engine.trace if e.verb == "sample" and not e.parent.steps]
+    begun = sum(bool(child.steps) or child.finish != "budget" for child in first)
+    per_beam = 1 + getattr(strategy_named(name, N), "lookahead", 0)
+    assert engine.usage.units == begun * per_beam <= 2 * N
+    assert begun
 
 
 @every_strategy

@@ -1,7 +1,8 @@
 """How fast a generator and a verifier run here: our engine beside the plain `llama_cpp.Llama` loop.
 
 Same file, prompts, settings and threads, measured in turns in one run, since a machine's speed
-drifts: trust the ratios.
+drifts: trust the ratios. Of a small model our engine runs several loops, each with as many threads
+as the plain one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ttsolve import gpu
 from ttsolve.core import Problem, Solution, Usage
 from ttsolve.engine import Sampling, Verifier
 from ttsolve.engines.llama import LlamaGenerator
@@ -35,7 +37,8 @@ class Speed:
     seconds: float
     prompt_tokens: int = 0  # decoded for prompts
     reused_tokens: int = 0  # of prompts, not decoded again
-    outside: float = 0.0  # share of the decode loop's time spent outside llama_decode
+    outside: float = 0.0  # share of the decode loops' time spent outside llama_decode
+    loops: int = 1  # that decoded side by side
 
     @property
     def rate(self) -> float:
@@ -50,6 +53,7 @@ class VerifierSpeed:
     incremental: float  # solutions that arrive step by step, earlier steps kept
     scratch: float  # whole solutions at once
     tokens: int  # computed in all
+    device: str  # in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Report:
     generator: str  # file name
     params: int
     device: str
-    threads: int
+    threads: int  # of the plain loop, and of each of ours
     kv: Literal["unified", "split"]  # the layout of the KV cache
     context: int
     plain: Speed  # llama_cpp.Llama, one completion after the other
@@ -77,8 +81,10 @@ def run_pair(pair: Pair, *, gpu_layers: int = -1) -> Report:
     from ttsolve.engines.onnx_prm import OnnxVerifier
 
     verifier = None
+    gpu.warn_if_unused(pair.generator_path, gpu_layers)
     if pair.verifier_path and pair.tokenizer_path:
-        verifier = OnnxVerifier(pair.verifier_path, pair.tokenizer_path, pair.prompt)
+        device: Literal["auto", "cpu"] = "auto" if gpu_layers else "cpu"
+        verifier = OnnxVerifier(pair.verifier_path, pair.tokenizer_path, pair.prompt, device=device)
     return run(pair.generator_path, _questions(pair), pair.prompt, verifier, gpu_layers=gpu_layers)
 
 
@@ -109,7 +115,7 @@ def run(
     how = Sampling(max_tokens=max_tokens)
     with ExitStack() as stack:
         engines: dict[int, LlamaGenerator] = {}
-        for width in sorted(widths, reverse=True):  # the widest chooses the threads for all
+        for width in sorted(widths, reverse=True):  # the widest chooses a loop's threads for all
             generator = LlamaGenerator(
                 path, prompt, width=width, gpu_layers=gpu_layers, threads=threads, kv=kv
             )
@@ -175,7 +181,7 @@ def measure(
     samples = samples or 4 * generator.width
     stop = threading.Event()
     roots = [problem.root for problem in problems for _ in range(samples)]
-    speed = Speed(generator.width, 0, 0.0)
+    speed = Speed(generator.width, 0, 0.0, loops=generator.loops)
     loop, decode = generator.timing()
     started = time.perf_counter()
     with _alarm(stop, seconds):
@@ -217,6 +223,7 @@ def verify(
         incremental=stepwise / (ended - middle),
         scratch=at_once / (middle - started),
         tokens=at_once + stepwise,
+        device=gpu.device_name(getattr(verifier, "device", "cpu")),
     )
 
 

@@ -57,6 +57,11 @@ class GgufFile:
         return int(self._of_architecture("context_length", 0))
 
     @property
+    def layers(self) -> int:
+        """How many layers it has, the output's not counted."""
+        return int(self._of_architecture("block_count", 0))
+
+    @property
     def chat_template(self) -> str:
         """Its chat template, in Jinja; "": it has none."""
         return str(self.metadata.get("tokenizer.chat_template", ""))
@@ -66,8 +71,7 @@ class GgufFile:
         """Bytes that one token takes in a KV cache of 16 bits."""
         heads = self._of_architecture("attention.head_count", 1)
         kv_heads = self._of_architecture("attention.head_count_kv", heads)
-        layers = int(self._of_architecture("block_count", 0))
-        each = kv_heads if isinstance(kv_heads, Sequence) else [kv_heads] * layers
+        each = kv_heads if isinstance(kv_heads, Sequence) else [kv_heads] * self.layers
         most = max(heads) if isinstance(heads, Sequence) else heads
         size = self._of_architecture("embedding_length", 0) // max(1, most)
         key = self._of_architecture("attention.key_length", size)
@@ -79,9 +83,9 @@ class GgufFile:
         """How many tokens the cache has room for."""
         return KV_BYTES // max(1, self.cell_bytes)
 
-    def width(self, context: int | None) -> int:
-        """How many sequences of `context` tokens the cache has room for, at most 64."""
-        return max(1, min(WIDTH, self.cells // (context or 1)))
+    def width(self, context: int | None, most: int = WIDTH) -> int:
+        """How many sequences of `context` tokens the cache has room for, at most `most`."""
+        return max(1, min(most, self.cells // (context or 1)))
 
     def cache(self, width: int, context: int | None, split: bool) -> tuple[int, int]:
         """Tokens of one sequence, and cells of the whole cache; `split`: none are shared."""

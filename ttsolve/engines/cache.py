@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,14 @@ from ttsolve.engines.kvtree import KVTree, Place
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The first tokens of a prefix, with their keys and values, on the way to another cache."""
+
+    tokens: Ints
+    saved: Any  # as the model saved the sequence, which may go on behind them
 
 
 class Decoder(Protocol):
@@ -29,11 +38,20 @@ class Decoder(Protocol):
         ...
 
     def copy(self, source: int, target: int) -> None:
-        """Make the sequence `target`, which is empty, equal to `source`."""
+        """Make the sequence `target`, which is empty, equal to `source`; perhaps only at the
+        beginning of the next `decode`, and until then neither may be saved or loaded."""
         ...
 
     def trim(self, sequence: int, length: int) -> None:
         """Forget what stands in a sequence from position `length` on."""
+        ...
+
+    def save(self, sequence: int) -> Any:
+        """What a sequence holds, for `load` of another cache of the same model."""
+        ...
+
+    def load(self, sequence: int, saved: Any) -> None:
+        """Make the empty `sequence` hold what was saved."""
         ...
 
     def interrupt(self) -> None:
@@ -55,6 +73,7 @@ class Cache:
     def __init__(self, model: Decoder, tree: KVTree) -> None:
         self.model, self.tree = model, tree
         self.length = tree.length  # [sequences], a live view
+        self._copying: set[int] = set()  # from and to which the model copies when it next decodes
 
     def place(self, prefix: Ints, free: Bools, complete: bool) -> Place:
         """Where `prefix` goes. Unless `complete`, its last token is to be decoded in any case, for
@@ -69,8 +88,39 @@ class Cache:
         if place.source is not None:
             self.model.trim(place.sequence, 0)
             self.model.copy(place.source, place.sequence)
+            self._copying |= {place.source, place.sequence}
         self.model.trim(place.sequence, place.reused)
         self.tree.take(place)
+
+    def held(self, prefix: Ints) -> int:
+        """How many first tokens of a prefix stand here."""
+        return int(self.tree.common(prefix).max())
+
+    def lend(self, prefix: Ints) -> Cells:
+        """What stands here of a prefix but for its last token, whose logits nobody lends."""
+        common = self.tree.common(prefix[:-1])
+        sequence = int(common.argmax())
+        if sequence in self._copying:
+            return Cells(prefix[:0], None)
+        return Cells(prefix[: common[sequence]], self.model.save(sequence))
+
+    def borrow(self, cells: Cells, free: Bools) -> None:
+        """Put what another cache lent into a free sequence, if there is one for it, unless as much
+        stands here.
+
+        Not into a cache that sequences share: it may have no room.
+        """
+        n = len(cells.tokens)
+        if self.held(cells.tokens) == n or self.tree.cells is not None:
+            return
+        sequence = self.tree.place(cells.tokens, free).sequence
+        if sequence in self._copying:
+            return
+        self.evict(sequence)
+        self.model.load(sequence, cells.saved)
+        self.model.trim(sequence, n)
+        self.tree.extend(np.full(n, sequence, np.int32), cells.tokens, np.arange(n, dtype=np.int32))
+        self.tree.touch(sequence)
 
     def make_room(self, needed: int, free: Bools, place: Place) -> bool:
         """Evict free sequences, the least recently used first, until `needed` tokens fit beside
@@ -98,6 +148,7 @@ class Cache:
     def decode(self, tokens: Ints, at: Ints, sequences: Ints, wanted: Bools) -> Floats | None:
         """As `Decoder.decode`, but an interrupted batch leaves the cache as it was."""
         logits = self.model.decode(tokens, at, sequences, wanted)
+        self._copying.clear()
         if logits is None:
             for sequence in np.unique(sequences).tolist():
                 self.model.trim(sequence, int(self.length[sequence]))

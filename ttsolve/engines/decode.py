@@ -17,19 +17,24 @@ from ttsolve.engines.cache import Bools, Cache, Decoder, Floats, Ints
 from ttsolve.engines.draw import Drawer, Settings
 from ttsolve.engines.kvtree import KVTree, Place
 from ttsolve.engines.request import Request, Steps
-from ttsolve.engines.rollouts import Rollouts
+from ttsolve.engines.rollouts import Known, Rollouts
 from ttsolve.prompts import PromptFormat
 
 
 class DecodeLoop:
-    """The loop's state. Not thread-safe: one thread owns it. Knows nothing of llama.cpp."""
+    """The loop's state. Not thread-safe: one thread owns it. Knows nothing of llama.cpp.
 
-    def __init__(self, model: Decoder, prompt: PromptFormat, tree: KVTree) -> None:
+    `known`: what is known of rollouts, by all loops of a model together.
+    """
+
+    def __init__(
+        self, model: Decoder, prompt: PromptFormat, tree: KVTree, known: Known | None = None
+    ):
         n = len(tree.length)
         self.model = model
         self.seconds = 0.0  # spent in turns; the rest of the time there was nothing to do
         self.waiting: deque[Request] = deque()
-        self._cache = Cache(model, tree)
+        self.cache = Cache(model, tree)
         self._steps = Steps(model.pieces, model.ends, prompt)
         self._lanes: list[Request | None] = [None] * n  # the request in each sequence
         self._running = np.zeros(n, bool)
@@ -40,12 +45,12 @@ class DecodeLoop:
         self._spoilt = np.zeros(n, bool)  # free, and what it holds will hardly be asked for again
         self._settings = Settings.empty(n)
         self._drawer = Drawer(len(model.pieces))
-        self._rollouts = Rollouts(self._drawer, self._steps, len(model.pieces))
+        self._rollouts = Rollouts(self._drawer, self._steps, known or Known(len(model.pieces)))
 
     @property
-    def busy(self) -> bool:
-        """True while a request waits or runs."""
-        return bool(self.waiting) or bool(self._running.any())
+    def load(self) -> int:
+        """How many requests wait or run."""
+        return len(self.waiting) + int(self._running.sum())
 
     def turn(self) -> None:
         """Admit, decode, draw."""
@@ -77,8 +82,8 @@ class DecodeLoop:
         self._running[:] = False
         self._filling.clear()
         self._last.clear()
-        self._rollouts.clear()
-        self._cache.clear()
+        self._rollouts.known.clear()
+        self.cache.clear()
 
     # -- admission ---------------------------------------------------------------------------------
 
@@ -90,7 +95,7 @@ class DecodeLoop:
         head = [self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]
         head = self._rollouts.follow(head)
         for request in {request.key: request for request in head}.values():
-            tree = self._cache.tree
+            tree = self.cache.tree
             tree.touch(int(tree.common(request.prefix).argmax()))  # gives way last
         held: list[Request] = []
         ready: list[int] = []
@@ -114,15 +119,17 @@ class DecodeLoop:
     def _start(self, request: Request) -> int | None:
         """Put a request into a lane; None when a shared cache has no cells for it now."""
         free = ~self._running
-        place = self._cache.place(request.prefix, free, self._known(request.key) is not None)
-        promised = int((self._limit - self._cache.length)[self._running].sum())
+        if request.cells is not None:
+            self.cache.borrow(request.cells, free)
+        place = self.cache.place(request.prefix, free, self._known(request.key) is not None)
+        promised = int((self._limit - self.cache.length)[self._running].sum())
         needed = len(request.prefix) - place.reused + request.room
-        if not self._cache.make_room(promised + needed, free, place):
+        if not self.cache.make_room(promised + needed, free, place):
             if self._running.any():
                 return None
-            self._cache.clear()  # alone it fits
+            self.cache.clear()  # alone it fits
             place = Place(place.sequence, None, 0)
-        self._cache.take(place)
+        self.cache.take(place)
         request.reused = place.reused
         request.decoded = len(request.prefix) - place.reused
         if request.decoded:
@@ -135,7 +142,7 @@ class DecodeLoop:
         if key in self._last:
             self._last.move_to_end(key)
             return self._last[key]
-        return self._rollouts.after(key)
+        return self._rollouts.known.after(key)
 
     def _occupy(self, lane: int, request: Request) -> None:
         self._lanes[lane] = request
@@ -158,7 +165,7 @@ class DecodeLoop:
     def _move(self, source: int, target: int) -> None:
         request = self._lanes[source]
         assert request is not None
-        self._cache.take(Place(target, source, int(self._cache.length[source])))
+        self.cache.take(Place(target, source, int(self.cache.length[source])))
         self._next[target] = self._next[source]
         self._occupy(target, request)
         if self._filling.get(request.key) == source:
@@ -171,7 +178,7 @@ class DecodeLoop:
 
     def _advance(self) -> None:
         tokens, at, lanes, wanted = self._batch()
-        logits = self._cache.decode(tokens, at, lanes, wanted)
+        logits = self.cache.decode(tokens, at, lanes, wanted)
         if logits is None:
             return
         drawing = lanes[wanted]
@@ -190,7 +197,7 @@ class DecodeLoop:
         stepping = self._running.copy()
         stepping[list(self._filling.values())] = False
         lanes = np.flatnonzero(stepping).astype(np.int32)
-        length = self._cache.length
+        length = self.cache.length
         parts = [(self._next[lanes], length[lanes], lanes, np.ones(len(lanes), bool))]
         left = self.model.batch - len(lanes)
         for lane in self._filling.values():
@@ -209,10 +216,10 @@ class DecodeLoop:
 
     def _draw(self, lanes: Ints, logits: Floats) -> None:
         """Draw the next token of each lane [n] from its row of `logits` [n, vocabulary]."""
-        position = self._cache.length[lanes]
+        position = self.cache.length[lanes]
         for row in np.flatnonzero(self._settings.temperature[lanes] == 0).tolist():
-            prefix = self._cache.tree.tokens[lanes[row], : position[row]]
-            self._rollouts.keep(prefix, logits[row])
+            prefix = self.cache.tree.tokens[lanes[row], : position[row]]
+            self._rollouts.known.keep(prefix, logits[row])
         tokens = self._drawer.draw(logits, self._settings[lanes], position)
         self._next[lanes] = tokens
         over = position + 1 >= self._limit[lanes]
@@ -225,8 +232,8 @@ class DecodeLoop:
 
     def _in_hand(self, lane: int, request: Request) -> list[int]:
         """The ids of the step in hand, with the token drawn last (which no cache holds yet)."""
-        length = int(self._cache.length[lane])
-        ids: list[int] = self._cache.tree.tokens[lane, request.begun : length].tolist()
+        length = int(self.cache.length[lane])
+        ids: list[int] = self.cache.tree.tokens[lane, request.begun : length].tolist()
         if request.begun <= length and self._filling.get(request.key) != lane:
             ids.append(int(self._next[lane]))
         return ids
@@ -235,9 +242,9 @@ class DecodeLoop:
         if self._filling.get(request.key) == lane:
             del self._filling[request.key]
         else:
-            request.generated = int(self._cache.length[lane]) - len(request.prefix) + 1
+            request.generated = int(self.cache.length[lane]) - len(request.prefix) + 1
         self._lanes[lane] = None
         self._running[lane] = False
         self._spoilt[lane] = request.finish is not None
-        self._cache.tree.touch(lane)
+        self.cache.tree.touch(lane)
         request.done(request)

@@ -3,10 +3,13 @@
 A draw depends on its logits, its settings and one number in [0, 1) hashed from (seed, position), so
 what else is in the batch, or a resumed run, cannot change it. NumPy over blocks of rows that fit a
 core's cache is faster here than one native sampler chain a sequence, for 600 tokens as for 150,000.
+Rows of a large vocabulary are shared out among the cores: beside a GPU they would hold it up.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +19,7 @@ from ttsolve.engine import Sampling
 
 BLOCK = 2**16  # logits handled at once: 256 kB, so that every pass over them stays in cache
 
+FEW = 2  # rows of a block: for more, another thread would take longer to wake than to draw
 BELOW_ONE = 1 - 2.0**-32  # a product with it cannot round up to the other factor
 
 Floats = NDArray[np.float32]
@@ -68,14 +72,20 @@ def uniforms(seed: NDArray[np.uint64], position: Ints) -> Doubles:
 
 
 class Drawer:
-    """Draws from one vocabulary. Not thread-safe: its scratch memory is used again and again."""
+    """Draws from one vocabulary. Not thread-safe: its scratch memory is used again and again.
 
-    def __init__(self, vocabulary: int) -> None:
+    threads: for a vocabulary of which a block has few rows (None: all cores).
+    """
+
+    def __init__(self, vocabulary: int, threads: int | None = None) -> None:
         self._vocabulary = vocabulary
         self._rows = max(1, BLOCK // vocabulary)
         chunk = 32 if vocabulary < 4096 else 256
-        # Zero behind the vocabulary, and never written there.
-        self._scratch = np.zeros((self._rows, -(-vocabulary // chunk), chunk), np.float32)
+        threads = (threads or os.cpu_count() or 1) if self._rows <= FEW else 1
+        # Zero behind the vocabulary, and never written there. One for each thread.
+        size = (threads, self._rows, -(-vocabulary // chunk), chunk)
+        self._scratch = np.zeros(size, np.float32)
+        self._pool = ThreadPoolExecutor(threads, "ttsolve-draw") if threads > 1 else None
 
     def draw(self, logits: Floats, how: Settings, position: Ints) -> Ints:
         """One token a row of `logits` [n, vocabulary]: the inverse of the cumulative distribution.
@@ -84,49 +94,60 @@ class Drawer:
         does; the temperature comes last. Tokens as likely as the last one kept are kept too.
         """
         u = uniforms(how.seed, position)
+        if len(logits) <= self._rows:
+            return self._draw(logits, how, u, self._scratch[0]).astype(np.int32)
         out = np.empty(len(logits), np.int32)
-        for start in range(0, len(logits), self._rows):
-            part = slice(start, start + self._rows)
-            out[part] = self._draw(logits[part], how[part], u[part])
+        parts = [slice(i, i + self._rows) for i in range(0, len(logits), self._rows)]
+
+        def draw(scratch: Floats, first: int) -> None:
+            """The parts of one thread."""
+            for part in parts[first :: len(self._scratch)]:
+                out[part] = self._draw(logits[part], how[part], u[part], scratch)
+
+        if self._pool:
+            list(self._pool.map(draw, self._scratch, range(len(parts))))
+        else:
+            draw(self._scratch[0], 0)
         return out
 
-    def _draw(self, logits: Floats, how: Settings, u: Doubles) -> NDArray[np.intp]:
+    def _draw(self, logits: Floats, how: Settings, u: Doubles, scratch: Floats) -> NDArray[np.intp]:
         best: NDArray[np.intp] = logits.argmax(axis=1)
         sampled = how.temperature > 0
         if not sampled.any():
             return best
         n = len(best)
-        chunks = self._scratch[:n]
+        rows = np.arange(n)
+        chunks = scratch[:n]
         x = chunks.reshape(n, -1)[:, : self._vocabulary]
-        np.subtract(logits, logits[np.arange(n), best][:, None], out=x)  # the likeliest is at 0
-        if how.top_k.any() or (how.top_p < 1).any() or how.min_p.any():
-            _cut(x, how)
+        np.subtract(logits, logits[rows, best][:, None], out=x)  # the likeliest is at 0
+        _cut(x, how)
         temperature = np.where(sampled, how.temperature, np.float32(1))
         if (temperature != 1).any():
             x /= temperature[:, None]
         np.exp(x, out=x)
         # First over sums of chunks, then inside one: a running sum over every weight would take
         # longer than all the rest.
-        chunk, share = _first_above(chunks.sum(axis=2), u)
-        token, _ = _first_above(chunks[np.arange(n), chunk], share)
+        mass = chunks.sum(axis=2)
+        total = mass.cumsum(axis=1, dtype=np.float64)
+        target = u * total[:, -1]
+        chunk = _first_above(total, target)
+        share = 1 - (total[rows, chunk] - target) / mass[rows, chunk]  # of the chunk, to the target
+        total = chunks[rows, chunk].cumsum(axis=1, dtype=np.float64)
+        token = _first_above(total, np.minimum(np.maximum(share, 0), BELOW_ONE) * total[:, -1])
         return np.where(sampled, chunk * chunks.shape[2] + token, best)
 
 
-def _first_above(mass: Floats, u: Doubles) -> tuple[NDArray[np.intp], Doubles]:
-    """Where the cumulative sum of each row first exceeds `u` of its total, and how far into that
-    element, as a share of it below 1."""
-    total = np.cumsum(mass, axis=1, dtype=np.float64)
-    target = u * total[:, -1]
+def _first_above(total: Doubles, target: Doubles) -> NDArray[np.intp]:
+    """Where each row of `total` [n, k] first exceeds its `target` [n]."""
     which: NDArray[np.intp] = (total > target[:, None]).argmax(axis=1)
-    rows = np.arange(len(u))
-    within = 1 - (total[rows, which] - target) / mass[rows, which]
-    return which, np.clip(within, 0, BELOW_ONE)
+    return which
 
 
 def _cut(x: Floats, how: Settings) -> None:
     """Set what top-k, top-p and min-p exclude to minus infinity; the largest of each row is 0."""
     vocabulary = x.shape[1]
-    for row, k, p in zip(x, how.top_k, how.top_p, strict=True):
+    for i in np.flatnonzero((how.top_k > 0) | (how.top_p < 1)).tolist():
+        row, k, p = x[i], how.top_k[i], how.top_p[i]
         if 0 < k < vocabulary:
             row[row < np.partition(row, vocabulary - k)[vocabulary - k]] = -np.inf
         if p < 1:
@@ -136,5 +157,6 @@ def _cut(x: Floats, how: Settings) -> None:
             few = np.sort(weight[weight > (1 - p) * total / vocabulary])[::-1]
             enough = np.searchsorted(np.cumsum(few, dtype=np.float64), p * total)
             row[weight < few[min(int(enough), len(few) - 1)]] = -np.inf
-    with np.errstate(divide="ignore"):  # min_p 0: everything above minus infinity stays
-        x[x < np.log(how.min_p)[:, None]] = -np.inf
+    if how.min_p.any():
+        with np.errstate(divide="ignore"):  # min_p 0: everything above minus infinity stays
+            x[x < np.log(how.min_p)[:, None]] = -np.inf

@@ -99,9 +99,10 @@ class KVTree:
         self.length[sequence] = length
 
     def extend(self, sequences: Ints, tokens: Ints, positions: Ints) -> None:
-        """Write decoded tokens, each at the next free position of its sequence: all [n]."""
+        """Write decoded tokens, each at the next free position of its sequence: all [n], those of
+        one sequence in their order."""
         self.tokens[sequences, positions] = tokens
-        np.maximum.at(self.length, sequences, positions + 1)
+        self.length[sequences] = positions + 1  # of a sequence's tokens the last one counts
         if self.cells:
             start = len(self._spare) - len(tokens)
             new = self._spare[start:]

@@ -1,7 +1,8 @@
 """GGUF generators through llama.cpp, in process.
 
 Turns solutions into token prefixes and back. Batching, sharing of prefixes and stopping are the
-decode loop's (`decode`), llama.cpp itself is behind `llama_model`.
+decode loop's (`decode`), of which a small model has several (`loops`); llama.cpp itself is behind
+`llama_model` and `llama_context`.
 
 KV layout. "split" gives each sequence its own cells: attention reads only its own, a fork copies.
 "unified" lets sequences share cells: forks are free, attention runs over the cells of all. On a CPU
@@ -29,15 +30,16 @@ from ttsolve.core import Solution, Usage
 from ttsolve.engine import Sampling, Watch
 from ttsolve.engines.decode import DecodeLoop
 from ttsolve.engines.kvtree import KVTree
+from ttsolve.engines.llama_context import MOST, open_contexts
 from ttsolve.engines.llama_model import LlamaModel
+from ttsolve.engines.loops import Loops
 from ttsolve.engines.request import Request
-from ttsolve.engines.worker import Worker
-from ttsolve.errors import ModelError, ProblemTooLong, UsageError
+from ttsolve.engines.rollouts import Known
+from ttsolve.errors import ModelError, ProblemTooLong, TtsolveError, UsageError
 from ttsolve.gguf_file import read_gguf
-from ttsolve.pair import fingerprint
+from ttsolve.pair_files import fingerprint
 from ttsolve.prompts import PromptFormat, thinks
 
-MOST = 256  # sequences of one context: llama.cpp's own limit
 BREAK = "\ufdd0"  # no character: where a text is cut so that no control token is read there
 
 
@@ -46,16 +48,19 @@ class LlamaGenerator:
 
     `adapter`: a LoRA adapter over the model; its weights are read from one file with those of a
     generator without it, which the system keeps in memory once (but not on a GPU).
-    `width`: None: 64, or what 2 GiB of cache allow of sequences of the `context` named. `context`:
-    tokens of one sequence, prompt and solution (None: what the model was trained for, at most 4096
-    and what 2 GiB of cache allow). `gpu_layers`: layers on the GPU, if there is one; -1:
-    all. `threads`: CPU threads (None: all cores, one for a model so small that they only wait for
-    each other). `kv`: the layout, see above.
+    `width`: None: 64 (of a small model 16 for each core, if those are more), or what 2 GiB of cache
+    allow of sequences of the `context` named. `context`: tokens of one sequence, prompt and
+    solution (None: what the model was trained for, at most 4096 and what 2 GiB of cache allow).
+    `gpu_layers`: layers on the GPU, if there is one; -1: all. `loops`: how many decode side by side
+    and share the width (None: one; of a small model on the CPU one for each core, if there are 16
+    sequences for each); a new prompt is decoded once in each that gets a part of its samples.
+    `threads`: CPU threads of a loop (None: one if there are several loops or the model is small,
+    else what is fastest). `kv`: the layout, see above.
 
     Raises:
         ModelError: when the file is missing, damaged, or not a text generator, or has no chat
             template for a prompt that is a chat.
-        UsageError: when `width` is not from 1 to 256.
+        UsageError: when `width` is not from 1 to 256, or `loops` not from 1 to `width`.
     """
 
     def __init__(
@@ -68,35 +73,37 @@ class LlamaGenerator:
         context: int | None = None,
         gpu_layers: int = -1,
         threads: int | None = None,
+        loops: int | None = None,
         kv: Literal["auto", "unified", "split"] = "auto",
     ) -> None:
         if width is not None and not 1 <= width <= MOST:
             raise UsageError(f"A width of {width} is not possible: choose one from 1 to {MOST}.")
         prompt = _with_template(prompt, path) if prompt.chat else prompt
-        model = LlamaModel(
-            path,
-            adapter=adapter,
-            width=width,
-            context=context,
-            gpu_layers=gpu_layers,
-            threads=threads,
-            kv=kv,
-        )
+        model = LlamaModel(path, adapter=adapter, gpu_layers=gpu_layers)
+        try:
+            contexts = open_contexts(
+                model, width=width, context=context, threads=threads, loops=loops, kv=kv
+            )
+        except TtsolveError:
+            model.close()
+            raise
         self.prompt = prompt
         files = "-".join(fingerprint(file) for file in (path, adapter) if file)
         self.name = f"{files}-{blake2b(repr(prompt).encode(), digest_size=4).hexdigest()}"
         self.params = model.params
         self.vocab_size = model.vocab_size
-        self.context = model.context
-        self.width = model.width
-        self.kv = model.kv
-        self.device = model.device
-        self.threads = model.threads
-        self._loop = DecodeLoop(model, prompt, KVTree(model.width, model.context, model.cells))
+        self.width = sum(context.width for context in contexts)
+        self.context, self.kv = contexts[0].context, contexts[0].kv
+        self.loops, self.threads = len(contexts), contexts[0].threads  # threads of each loop
+        self.device = model.gpu or _in_words(self.loops, self.threads)
         self._model = model
-        self._worker = Worker(self._loop)
-        # At exit too: the interpreter must not take llama.cpp's memory from under its thread.
-        self._close = weakref.finalize(self, self._worker.close)
+        known = Known(self.vocab_size)
+        self._loops = [
+            DecodeLoop(c, prompt, KVTree(c.width, c.context, c.cells), known) for c in contexts
+        ]
+        self._serving = Loops(self._loops)
+        # At exit too: the interpreter must not take llama.cpp's memory from under its threads.
+        self._close = weakref.finalize(self, _close, self._serving, model)
         self._prompt_ids = lru_cache(maxsize=1024)(self._render)
         self._begins_thinking = prompt.chat and thinks(prompt.render(""))
 
@@ -137,7 +144,7 @@ class LlamaGenerator:
             if watch:
                 watch(i, out[i])
 
-        self._worker.serve(requests, heard, stop)
+        self._serving.serve(requests, heard, stop)
         return out, Usage(
             generated_tokens=sum(request.generated for request in requests),
             prompt_tokens=sum(request.decoded for request in requests),
@@ -149,8 +156,8 @@ class LlamaGenerator:
         return self._model.tokenize(text)
 
     def timing(self) -> tuple[float, float]:
-        """Seconds spent in the decode loop so far, and how many of them inside llama_decode."""
-        return self._loop.seconds, self._model.seconds
+        """Seconds spent in all decode loops so far, and how many of them inside llama_decode."""
+        return sum(x.seconds for x in self._loops), sum(x.model.seconds for x in self._loops)
 
     def close(self) -> None:
         """Free the model; safe to call twice."""
@@ -228,3 +235,13 @@ def _with_template(prompt: PromptFormat, path: Path) -> PromptFormat:
             "or take `chat` out of its pair.toml."
         )
     return chat_format(prompt, file.chat_template, file.bos, file.eos)
+
+
+def _in_words(loops: int, threads: int) -> str:
+    each = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"CPU, {each}" if loops == 1 else f"CPU, {loops} loops of {each}"
+
+
+def _close(serving: Loops, model: LlamaModel) -> None:
+    serving.close()
+    model.close()

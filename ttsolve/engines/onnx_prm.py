@@ -4,42 +4,44 @@ A step's score is sigmoid(logit at the token its `Reader` names, as a rule its l
 all solutions of a call form a tree (with the steps of earlier calls: `ScoreTree`); every unbroken
 run of new steps is one row of a batch, its keys and values go behind those of its prefix, and so no
 step is computed twice.
+
+On a CPU the batches are short, so that what one needs stays in a core's cache; those of a small
+model are computed side by side, a core for each.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from ttsolve.core import Solution, Step, Usage
-from ttsolve.engines.cuda import cuda_loads, gpu_found
 from ttsolve.engines.misfit import Misfits
+from ttsolve.engines.onnx_model import Device, OnnxModel
 from ttsolve.engines.prm_reader import NOTES, PUBLISHED, Reading, open_reader
 from ttsolve.engines.scoretree import Array, Node, Run, ScoreTree, batches, levels
+from ttsolve.engines.step_keys import DeviceKeys, HostKeys, Places, StepKeys
 from ttsolve.errors import ModelError
 from ttsolve.prompts import PromptFormat
 
-Device = Literal["auto", "cpu", "cuda"]
 CELLS = 4096  # of a batch: rows · (past + new tokens); more only takes more memory
+NEW = 256  # tokens that a batch computes on a CPU, if it has more rows than one
 INPUTS = {"input_ids", "attention_mask", "position_ids"}
-TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxVerifier:
     """A `Verifier`: a model written by `ttsolve train export` or `ttsolve models export-prm`.
 
-    memory_mb: what is kept from call to call; threads: None, ONNX Runtime chooses; device: where
-    to run ("auto": the GPU when its libraries load), and afterwards where it runs.
+    memory_mb: what is kept from call to call; threads: of the CPU (None: all cores); device: where
+    to run ("auto": the GPU when its libraries load), and afterwards where it runs; pooled: keys and
+    values stay on the device (None: if it is a GPU), in a pool of memory_mb and room for one long
+    solution.
 
     Raises:
         ModelError: a file is missing, damaged or of the wrong kind, the tokenizer is not the
@@ -56,11 +58,10 @@ class OnnxVerifier:
         memory_mb: int = 512,
         threads: int | None = None,
         device: Device = "auto",
+        pooled: bool | None = None,
     ):
-        self.device = _choose(device)
-        self._session = _open(path, threads, self.device)
-        self._past = [i for i in self._session.get_inputs() if i.name.startswith("past.")]
-        self._present = [i.name.replace("past.", "present.") for i in self._past]
+        self._model = OnnxModel(path, threads, device)
+        self.device = self._model.device
         notes = self._notes(path)
         self._gathers = notes["format"] == PUBLISHED
         self._reader, self._bpe = open_reader(path, notes, tokenizer, prompt)
@@ -69,7 +70,7 @@ class OnnxVerifier:
         self.params = int(notes["params"])
         self.context = self._reader.context  # tokens
         self.vectors = len(self._reader.tests)  # that are about to be checked
-        self._tree = ScoreTree(memory_mb * 2**20)
+        self._keys, self._tree = self._memory(memory_mb * 2**20, pooled)
         self._lock = threading.Lock()
         self._misfits = Misfits(self.context, self._reader.whole)
         if self._reader.how:
@@ -95,6 +96,7 @@ class OnnxVerifier:
         with self._lock:
             out: list[Solution] = []
             computed = 0
+            self._tree.forget()  # what a call that was interrupted has left
             for group in self._groups(solutions):
                 computed += self._compute(group)
                 out += [_filled(one.solution, one.judged) for one in group]
@@ -103,7 +105,7 @@ class OnnxVerifier:
 
     def _groups(self, solutions: Iterable[Solution]) -> Iterator[list[Reading]]:
         """The solutions with their nodes, as many at once as memory may keep."""
-        room = self._tree.limit // self._cell_bytes
+        room = self._tree.limit // self._tree.cell_bytes
         group, tokens = [], 0
         for solution in solutions:
             texts, places = self._reader.texts(solution)
@@ -129,16 +131,28 @@ class OnnxVerifier:
         plan = list(levels(todo))
         grows.update(run.first.parent for runs in plan for run in runs if run.first.parent)
         for runs in plan:
-            for batch in batches(runs, CELLS):
-                self._compute_batch(batch, grows)
+            cut = list(batches(runs, CELLS, NEW if self.device == "cpu" else CELLS))
+            kept = [[run.steps_up_to(grows) for run in batch] for batch in cut]
+            for done in zip(cut, kept, self._model.map(self._run, cut, kept), strict=True):
+                self._take(*done)
         return sum(len(node.ids) for node in todo)
 
-    def _compute_batch(self, runs: list[Run], grows: set[Node]) -> None:
-        past = max(run.start for run in runs)
+    def _past(self, runs: list[Run]) -> int:
+        """How many cells stand before each row of a batch."""
+        return max(self._keys.least, *(run.start for run in runs))
+
+    def _run(self, runs: list[Run], kept: list[int]) -> tuple[Array, Any]:
+        """The logits of a batch, and what it left; changes nothing, for other threads compute
+        other batches."""
+        past = self._past(runs)
         feed = self._feed(runs, past, new=max(run.length for run in runs))
-        kept = [run.steps_up_to(grows) for run in runs]
-        outputs = ["logits", *self._present] if any(kept) else ["logits"]
-        logits, *present = self._session.run(outputs, feed)
+        return self._keys.run(feed, runs, past, keep=any(kept))
+
+    def _take(self, runs: list[Run], kept: list[int], outputs: tuple[Array, Any]) -> None:
+        """Set the scores of a batch; keep the keys and values of so many steps of each run."""
+        logits, left = outputs
+        past = self._past(runs)
+        steps: list[Places] = []
         for row, run in enumerate(runs):
             for i, place in enumerate(self._places(run)):
                 logit = float(logits[row, i if self._gathers else place])
@@ -146,30 +160,26 @@ class OnnxVerifier:
                 run.steps[i].score = (1 + math.tanh(logit / 2)) / 2
             for node in run.nodes[: kept[row]]:
                 cells = slice(past + node.start - run.start, past + node.end - run.start)
-                self._tree.keep(node, [array[row, :, cells] for array in present])
+                steps.append((node, row, cells))
+        if steps:
+            self._keys.keep(steps, left)
+            self._tree.kept(node for node, _, _ in steps)
 
     def _places(self, run: Run) -> list[int]:
         """Where in a run its steps are read."""
         return [node.end - run.start + self._reader.read for node in run.steps]
 
     def _feed(self, runs: list[Run], past: int, new: int) -> dict[str, Array]:
-        """One row per run: what is before it padded on the left, its own tokens on the right."""
+        """One row per run: what is before it padded on the left, its own tokens on the right; all
+        but the keys and values."""
         ids, positions = np.zeros((2, len(runs), new), dtype=np.int64)
         attention = np.zeros((len(runs), past + new), dtype=np.int64)
-        caches = {
-            i.name: np.zeros((len(runs), i.shape[1], past, i.shape[3]), TYPES[i.type])
-            for i in self._past
-        }
         for row, run in enumerate(runs):
             shift = past - run.start
             ids[row, : run.length] = run.ids
             positions[row, : run.length] = range(run.start, run.start + run.length)
             attention[row, shift : past + run.length] = 1
-            for node in run.first.before():
-                cells = slice(shift + node.start, shift + node.end)
-                for array, kept in zip(caches.values(), node.past or (), strict=True):
-                    array[row, :, cells] = kept
-        feed = {"input_ids": ids, "attention_mask": attention, "position_ids": positions, **caches}
+        feed = {"input_ids": ids, "attention_mask": attention, "position_ids": positions}
         if self._gathers:
             steps = max(1, *(len(run.steps) for run in runs))
             feed["step_positions"] = np.zeros((len(runs), steps), dtype=np.int64)
@@ -179,21 +189,24 @@ class OnnxVerifier:
 
     def _notes(self, path: Path) -> dict[str, str]:
         """What ttsolve wrote into the model's metadata."""
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        ours = (key for key in metadata if key.startswith("ttsolve."))
-        notes = {key.removeprefix("ttsolve."): metadata[key] for key in ours}
-        inputs = {i.name for i in self._session.get_inputs()}
-        if not notes.keys() >= NOTES.get(notes.get("format", ""), {""}) or not inputs >= INPUTS:
+        notes = self._model.notes
+        known = notes.keys() >= NOTES.get(notes.get("format", ""), {""})
+        if not known or not self._model.inputs >= INPUTS:
             raise ModelError(
                 f"{path} is an ONNX model but no verifier of ttsolve; write one with "
                 "`ttsolve models export-prm` or `ttsolve train export`."
             )
         return notes
 
-    @property
-    def _cell_bytes(self) -> int:
-        """Bytes of one token's keys and values."""
-        return sum(i.shape[1] * i.shape[3] * np.dtype(TYPES[i.type]).itemsize for i in self._past)
+    def _memory(self, limit: int, pooled: bool | None) -> tuple[StepKeys, ScoreTree]:
+        """What holds keys and values, and the tree whose steps they are, in `limit` bytes."""
+        past = self._model.past.values()
+        cell = sum(shape[1] * shape[3] * np.dtype(dtype).itemsize for shape, dtype in past)
+        keys: StepKeys = HostKeys(self._model)
+        if self.device == "cuda" if pooled is None else pooled:
+            limit //= 2  # as much as is kept from call to call comes new in one, and a solution
+            keys = DeviceKeys(self._model.pool(2 * (limit // cell) + self.context))
+        return keys, ScoreTree(limit, cell, keys.release)
 
 
 def _filled(solution: Solution, nodes: list[Node]) -> Solution:
@@ -202,40 +215,3 @@ def _filled(solution: Solution, nodes: list[Node]) -> Solution:
 
     steps = (scored(step, node) for step, node in zip(solution.steps, nodes, strict=True))
     return replace(solution, steps=tuple(steps))
-
-
-def _choose(device: Device) -> Device:
-    if device == "cpu" or _cuda_works():
-        return "cpu" if device == "cpu" else "cuda"
-    if device == "cuda":
-        raise ModelError(
-            "The verifier cannot run on CUDA: its libraries or the GPU's driver do not load; "
-            "install them or use device 'auto'."
-        )
-    return "cpu"
-
-
-def _cuda_works() -> bool:
-    # Asked for a provider whose libraries are missing, ONNX Runtime prints errors and falls back.
-    if "CUDAExecutionProvider" not in ort.get_available_providers() or not gpu_found():
-        return False
-    with contextlib.redirect_stdout(io.StringIO()):
-        ort.preload_dlls()  # those of the nvidia-* wheels; what it misses, it prints
-    return cuda_loads(ort.cuda_version)
-
-
-def _open(path: Path, threads: int | None, device: Device) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised, and told in our own words
-    options.intra_op_num_threads = threads or 0
-    # Threads that spin between calls take the cores from the generator.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = ["CUDAExecutionProvider"] * (device == "cuda") + ["CPUExecutionProvider"]
-    if not path.is_file():
-        raise ModelError(f"There is no verifier {path}: install the pair again.")
-    try:
-        return ort.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # ONNX Runtime's own errors share no base class
-        raise ModelError(
-            f"The verifier {path} is no ONNX model or is damaged; install the pair again."
-        ) from error

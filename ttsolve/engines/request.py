@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ttsolve.core import Finish, Step
 from ttsolve.engine import Sampling
+from ttsolve.engines.cache import Cells, Ints
 from ttsolve.prompts import PromptFormat, thinks
 
 
@@ -17,7 +18,7 @@ from ttsolve.prompts import PromptFormat, thinks
 class Request:
     """One continuation: what was asked, and what has grown so far."""
 
-    prefix: NDArray[np.int32]  # at least one token
+    prefix: Ints  # at least one token
     how: Sampling
     room: int  # new tokens it may have, at least 1; prefix and room fit into the context
     done: Callable[[Request], None] = lambda _: None  # called once, from the loop's thread
@@ -26,6 +27,7 @@ class Request:
     begun: int = 0  # position at which the step in hand began
     steps: list[Step] = field(default_factory=list)
     finish: Finish | None = None
+    cells: Cells | None = None  # of its prefix, from another loop
     thinks: bool = False  # the steps so far end within <think>…</think>
     over: bool = False  # it ended while it followed a rollout
     generated: int = 0  # tokens drawn, but for those of rollouts it agreed with

@@ -6,8 +6,9 @@ As long as the sample draws what the rollout drew, it draws from logits that are
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,19 +19,21 @@ from ttsolve.engines.request import Request, Steps
 MEMORY = 128 << 20  # bytes of logits
 
 
-class Rollouts:
-    """The logits after prefixes that greedy requests came by; the oldest are forgotten first."""
+class Known:
+    """The logits after prefixes that greedy requests of any loop of a model came by; the oldest are
+    forgotten first. Several threads may ask and tell."""
 
-    def __init__(self, drawer: Drawer, steps: Steps, vocabulary: int) -> None:
-        self._drawer, self._steps = drawer, steps
+    def __init__(self, vocabulary: int) -> None:
         self._most = MEMORY // (4 * vocabulary)
         self._after: OrderedDict[bytes, Floats] = OrderedDict()  # by the prefix's content
+        self._lock = threading.Lock()
 
     def keep(self, prefix: Ints, logits: Floats) -> None:
         """Remember the logits [vocabulary] after a prefix."""
-        self._after[prefix.tobytes()] = logits.copy()
-        if len(self._after) > self._most:
-            self._after.popitem(last=False)
+        with self._lock:
+            self._after[prefix.tobytes()] = logits.copy()
+            if len(self._after) > self._most:
+                self._after.popitem(last=False)
 
     def after(self, key: bytes) -> Floats | None:
         """The logits after the prefix of this content; None: unknown or forgotten."""
@@ -38,35 +41,49 @@ class Rollouts:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._after.clear()
+        with self._lock:
+            self._after.clear()
+
+
+class Rollouts:
+    """Draws along what is known, for one loop."""
+
+    def __init__(self, drawer: Drawer, steps: Steps, known: Known) -> None:
+        self._drawer, self._steps, self.known = drawer, steps, known
 
     def follow(self, requests: Sequence[Request]) -> list[Request]:
         """Let requests draw along the rollouts they agree with: what they draw joins their prefix.
 
         Those that come to their end on the way are done; the others come back.
         """
-        going = [request for request in requests if self._goes_on(request)]
+        going = self._going(requests)
         while going:
-            logits = np.stack([self._after[request.key] for request in going])
+            logits = np.stack([after for _, after in going])
             settings = Settings.empty(len(going))
-            for row, request in enumerate(going):
+            for row, (request, _) in enumerate(going):
                 settings.put(row, request.how)
-            at = np.array([len(request.prefix) for request in going], np.int32)
+            at = np.array([len(request.prefix) for request, _ in going], np.int32)
             drawn = self._drawer.draw(logits, settings, at)
-            agree = np.flatnonzero(drawn == logits.argmax(axis=1))
-            for row in agree.tolist():
-                self._grow(going[row], int(drawn[row]))
-            going = [r for r in (going[row] for row in agree) if not r.over and self._goes_on(r)]
+            agree = np.flatnonzero(drawn == logits.argmax(axis=1)).tolist()
+            for row in agree:
+                self._grow(going[row][0], int(drawn[row]))
+            going = self._going([going[row][0] for row in agree])
         for request in requests:
             if request.over:
                 request.reused = len(request.prefix)
                 request.done(request)
         return [request for request in requests if not request.over]
 
-    def _goes_on(self, request: Request) -> bool:
-        """Whether a rollout went on from the request's prefix, to logits that are known as well."""
-        logits = self._after.get(request.key)
-        return logits is not None and request.key + _bytes(int(logits.argmax())) in self._after
+    def _going(self, requests: Iterable[Request]) -> list[tuple[Request, Floats]]:
+        """Those from whose prefix a rollout went on to logits that are known too, with the logits
+        after the prefix."""
+        out = []
+        for request in requests:
+            logits = None if request.over else self.known.after(request.key)
+            if logits is not None:
+                further = self.known.after(request.key + _bytes(int(logits.argmax())))
+                out += [(request, logits)] if further is not None else []
+        return out
 
     def _grow(self, request: Request, token: int) -> None:
         request.extend(token)

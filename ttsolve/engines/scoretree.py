@@ -1,16 +1,15 @@
 """What the verifier remembers: a tree of steps, found by content; the oldest are forgotten first.
 
-Knows nothing of models: keys and values are arrays here, and scores are set from outside.
+Knows nothing of models: scores, keys and values are set from outside.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -27,7 +26,7 @@ class Node:
     start: int  # how many tokens stand before it
     children: dict[str, Node] = field(default_factory=dict)
     score: float | None = None
-    past: list[Array] | None = None  # keys and values of its own tokens: [heads, tokens, size] each
+    past: Any = None  # keys and values of its own tokens, wherever they are; None: it has none
 
     @property
     def end(self) -> int:
@@ -40,17 +39,20 @@ class Node:
             yield node
             node = node.parent
 
-    @property
-    def bytes(self) -> int:
-        return OVERHEAD + sum(array.nbytes for array in self.past or ())
-
 
 class ScoreTree:
-    """Prefixes, their scores and their keys and values, within `limit` bytes."""
+    """Prefixes, their scores and their keys and values, within `limit` bytes.
 
-    def __init__(self, limit: int):
-        self.limit = limit
+    cell_bytes: of the keys and values of a token; release: takes them from a step that is
+    forgotten.
+    """
+
+    def __init__(
+        self, limit: int, cell_bytes: int = 0, release: Callable[[Node], None] = lambda node: None
+    ):
+        self.limit, self.cell_bytes = limit, cell_bytes
         self.root = Node(None, "", [], 0, past=[])
+        self._release = release
         # Oldest first. A path is touched from its leaf up, so a parent is never older than a child
         # and the oldest node has no children.
         self._ages: OrderedDict[Node, None] = OrderedDict()
@@ -70,17 +72,18 @@ class ScoreTree:
             self._ages.move_to_end(node)
         return nodes
 
-    def keep(self, node: Node, past: list[Array]) -> None:
-        """Remember a node's keys and values."""
-        self._bytes -= node.bytes
-        node.past = [np.array(array) for array in past]  # a copy: a view would hold a whole batch
-        self._bytes += node.bytes
+    def kept(self, nodes: Iterable[Node]) -> None:
+        """Count the keys and values that these have got."""
+        self._bytes += self.cell_bytes * sum(len(node.ids) for node in nodes)
 
     def forget(self) -> None:
         """Let the oldest go until the limit is kept."""
         while self._bytes > self.limit and self._ages:
             node, _ = self._ages.popitem(last=False)
-            self._bytes -= node.bytes
+            self._bytes -= OVERHEAD
+            if node.past is not None:
+                self._bytes -= self.cell_bytes * len(node.ids)
+                self._release(node)
             assert node.parent is not None
             del node.parent.children[node.text]
 
@@ -134,13 +137,17 @@ def levels(todo: Collection[Node]) -> Iterator[list[Run]]:
         starts = [node for run in runs for node in following.get(run.nodes[-1], [])]
 
 
-def batches(runs: list[Run], cells: int) -> Iterator[list[Run]]:
-    """The runs in batches of like lengths, padded to `cells` at most (but of one run at least)."""
+def batches(runs: list[Run], cells: int, new: int) -> Iterator[list[Run]]:
+    """The runs in batches of like lengths, of one run at least.
+
+    Padded, a batch has up to `cells` tokens with what stands before its runs, `new` without.
+    """
     batch: list[Run] = []
     past = 0
     for run in sorted(runs, key=lambda run: (run.length, run.start)):
         past = max(past, run.start)
-        if batch and (len(batch) + 1) * (past + run.length) > cells:
+        rows = len(batch) + 1
+        if batch and (rows * (past + run.length) > cells or rows * run.length > new):
             yield batch
             batch, past = [], run.start
         batch.append(run)
