@@ -18,6 +18,10 @@ fix:
     ruff check --fix .
     ruff format .
 
+# Measure both engines on an NVIDIA GPU (10 minutes); `--tiny` tries it without one
+gpu-check *args:
+    python tests/gpu_check.py {{args}}
+
 # Everything, in fresh virtual environments (up to 90 minutes on two cores)
 ci:
     .ci/run

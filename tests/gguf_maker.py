@@ -40,6 +40,8 @@ def byte_tokens(size: int) -> tuple[list[str], list[str]]:
     letters = "etaoinshrdlucmfwypvbgkjqxz"
     pairs = [(a, b) for a in letters for b in letters][: max(0, size - 259)]
     tokens = ["<s>", "</s>", "<pad>", *symbols, *(a + b for a, b in pairs)]
+    # A larger one is filled with words that no text is cut into; one in 32 ends a sentence.
+    tokens += [f"W{i}{'.' * (i % 32 == 0)}" for i in range(size - len(tokens))]
     return tokens[:size], [f"{a} {b}" for a, b in pairs]
 
 

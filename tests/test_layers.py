@@ -46,8 +46,8 @@ def test_each_runtime_has_one_door() -> None:
     """Which files name a runtime in an import, found by reading them."""
     package = ROOT / "ttsolve"
     doors = {
-        "llama_cpp": {"engines/llama_model.py", "bench.py"},
-        "onnxruntime": {"engines/onnx_prm.py", "engines/cuda.py"},
+        "llama_cpp": {"bench.py", *(f"engines/{p.name}" for p in package.glob("*/llama_*.py"))},
+        "onnxruntime": {"engines/onnx_model.py", "engines/onnx_pool.py"},
         "typer": {path.name for path in package.glob("*cli*.py")},
         "rich": {path.name for path in package.glob("render*.py")},
         "sqlite_utils": {path.name for path in package.glob("store*.py")},

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from ttsolve import gpu
 from ttsolve.answers import answer_of
 from ttsolve.core import Problem, Solution
 from ttsolve.engine import Generator, Verifier
 from ttsolve.gguf_file import read_gguf
 from ttsolve.grade import grade
-from ttsolve.pair import Pair, verify_files
+from ttsolve.pair import Pair
+from ttsolve.pair_files import verify_files
 from ttsolve.pair_rules import files_of
 from ttsolve.solve import open_models
 
-VERIFIER_CACHE = 512 << 20  # bytes, as `OnnxVerifier` keeps by default
 SAMPLES = 4  # of each problem
 TOKENS = 512  # of a sample, at most
 PROBLEMS = (
@@ -54,6 +55,9 @@ def check_pair(
     if size > 1e9:
         progress(f"hashing {size / 1e9:.1f} GB")
     verify_files(pair)
+    if not pair.generator.endpoint:
+        # Not among what is heard below: it is about the machine, and no misfit.
+        gpu.warn_if_unused(pair.generator_path, gpu_layers)
     report.found["files"] = f"{len(names)}, {size / 1e6:,.1f} MB, as their checksums say"
     with _heard(report.misfits):
         started = time.perf_counter()
@@ -70,15 +74,10 @@ def memory_needed(pair: Pair) -> str:
     parts: dict[str, float] = {}
     if not pair.generator.endpoint:
         file = read_gguf(pair.generator_path)
-        _, cells = file.cache(file.width(pair.generator.context), pair.generator.context, True)
-        parts |= {"generator": file.bytes, "its cache": cells * file.cell_bytes}
+        parts |= gpu.generator_parts(file, pair.generator.context, gpu_layers=None)
     if pair.verifier_path:
-        graph = pair.verifier_path
-        files = [graph, graph.with_name(f"{graph.name}.data")]
-        size = sum(path.stat().st_size for path in files if path.is_file())
-        parts |= {"verifier": size, "its cache at most": VERIFIER_CACHE}
-    words = " + ".join(f"{size / 1e9:.1f} {what}" for what, size in parts.items())
-    return f"about {sum(parts.values()) / 1e9:.1f} GB needed ({words})"
+        parts |= gpu.verifier_parts(pair.verifier_path)
+    return f"about {sum(parts.values()) / 1e9:.1f} GB needed ({gpu.itemised(parts)})"
 
 
 def _describe(report: Report, pair: Pair, generator: Any, verifier: Any) -> None:
@@ -92,7 +91,7 @@ def _describe(report: Report, pair: Pair, generator: Any, verifier: Any) -> None
         report.found["verifier"] = "none: the vote is by majority"
         return
     tests = "; its test vectors come out" if verifier.vectors else ""
-    where = {"cpu": "CPU", "cuda": "GPU (CUDA)"}[verifier.device]
+    where = gpu.device_name(verifier.device)
     report.found["verifier"] = f"{where}, reads {verifier.context:,} tokens{tests}"
     if context and pair.sampling.max_tokens > verifier.context:
         report.misfits.append(

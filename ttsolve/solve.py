@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from ttsolve import gpu
 from ttsolve.core import Problem, Result
 from ttsolve.engine import Engine, Generator, Verifier
 from ttsolve.errors import UsageError
@@ -101,13 +102,15 @@ def open_models(pair: Pair, gpu_layers: int = -1) -> tuple[Generator, Verifier |
     the verifier stays on the CPU as well.
 
     Raises:
-        ModelError: when a file is missing, damaged or of the wrong kind.
+        ModelError: when a file is missing, damaged or of the wrong kind, or the GPU has no room.
     """
     # The runtimes take a moment to import: a command that opens no model does not pay for them.
     if pair is SIM:
         from ttsolve.engines.sim import SimGenerator, SimVerifier
 
         return SimGenerator(), SimVerifier()
+    own = None if pair.generator.endpoint else pair.generator_path
+    gpu.look(gpu.Wanted(own, pair.generator.context, pair.verifier_path), gpu_layers)
     return _open_generator(pair, gpu_layers), _open_verifier(pair, pair.verifier, gpu_layers)
 
 
@@ -135,8 +138,11 @@ def open_reviser(pair: Pair, gpu_layers: int = -1) -> tuple[Generator, Verifier 
     assert pair.reviser is not None
     assert pair.reviser_path is not None
     over = read_gguf(pair.reviser_path).metadata.get("general.type") == "adapter"
+    path = pair.generator_path if over else pair.reviser_path
+    judge = pair.folder / pair.reviser.verifier.file if pair.reviser.verifier else None
+    gpu.look(gpu.Wanted(path, pair.generator.context, judge), gpu_layers)
     reviser = LlamaGenerator(
-        pair.generator_path if over else pair.reviser_path,
+        path,
         pair.prompt,
         adapter=pair.reviser_path if over else None,
         context=pair.generator.context,

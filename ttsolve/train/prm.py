@@ -42,6 +42,7 @@ from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer
 
 REPORT_EVERY, JUDGE_EVERY = 100, 500  # steps; what is judged is saved
+ONWARD = 7e-4  # the learning rate where a verifier is trained already: 2e-3 tore one down
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ pool-test.jsonl, pool-game24.jsonl              measure
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 from ttsolve.core import Problem
@@ -149,6 +150,8 @@ def make_verifier(
 
     trunk = work / "reviser.gguf" if kind == "revision-verifier" else base(work)
     recipe = prm.Recipe(tokens=tokens, judges=judges, seed=seed)
+    if start:
+        recipe = replace(recipe, rate=prm.ONWARD)
     tokenizer = work / "tokenizer.json"
     job = prm.Job(work, files, trunk, tokenizer, recipe, kind, start)
     export_onnx(prm.train_prm(job, report), tokenizer, job.best.with_suffix(".onnx"))
