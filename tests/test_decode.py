@@ -261,6 +261,7 @@ def test_a_beam_takes_its_cells_to_another_loop(cells: int | None) -> None:
     expected = [reference(beam) for beam in beams]
     run(second, beams)
     assert [(beam.steps, beam.finish) for beam in beams] == expected
+    assert not any(beam.cells for beam in beams)  # a call holds none of them to its end
     if cells is None:
         assert [beam.decoded for beam in beams] == [1] * len(beams)
 
@@ -315,6 +316,32 @@ def test_what_one_loop_drew_greedily_the_other_knows() -> None:
     run(second, again)
     assert [(request.steps, request.finish) for request in again] == expected
     assert [request.generated for request in again] == [1, 1]
+
+
+class Forgetful(Known):
+    """Of which other loops let everything be forgotten just after it was asked so many times."""
+
+    left = 0
+
+    def after(self, key: bytes) -> np.ndarray | None:
+        found = super().after(key)
+        self.left -= 1
+        if self.left == 0:
+            self.clear()
+        return found
+
+
+@pytest.mark.parametrize("asked", range(1, 12))
+def test_what_is_known_may_be_forgotten_at_any_moment(asked: int) -> None:
+    known = Forgetful(len(PIECES))
+    loop = DecodeLoop(Dice(4), PROMPT, KVTree(4, CONTEXT), known)
+    greedy = ask([3, 2, 3], temperature=0.0)
+    run(loop, [greedy])
+    again = [ask(tokens_of(greedy)[:n], seed=n) for n in (4, 5, 6)]  # sooner or later they differ
+    expected = [reference(request) for request in again]
+    known.left = asked
+    run(loop, again)
+    assert [(request.steps, request.finish) for request in again] == expected
 
 
 def agreeing(loop: DecodeLoop, prefix: list[int], steps: int) -> tuple[list[int], list[Request]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,11 @@ def test_a_draw_does_not_depend_on_its_thread(rows: int) -> None:
     for threads in 2, 3, 5:
         drawer = Drawer(100_000, threads=threads)
         assert all(drawer.draw(logits, how, at).tolist() == alone for _ in range(2))
+
+
+def test_no_more_threads_than_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3, 4, 7, 8}, raising=False)
+    assert len(Drawer(100_000)._scratch) == 5
 
 
 def test_uniforms_are_uniform_and_differ_by_seed_and_position() -> None:

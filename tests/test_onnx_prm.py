@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,11 @@ def test_several_cores_score_what_one_does(make, files, small, monkeypatch):
     out, used = OnnxVerifier(*files, PromptFormat(), threads=3).score(given)
     assert close(out, expected)
     assert used == usage
+
+
+def test_no_more_threads_than_cores_that_it_may_use(files, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 3, 4, 7, 8}, raising=False)
+    assert OnnxModel(files[0]).map.__self__._max_workers == 5
 
 
 def test_a_small_model_runs_several_times_at_once(files, monkeypatch):

@@ -183,6 +183,14 @@ def test_a_promise_nobody_can_keep_never_stops() -> None:
     assert result.candidates == run(BestOfN(40))[0].candidates
 
 
+@pytest.mark.parametrize(("n", "chosen"), [(1, "best-of-n"), (2, "lookahead")])
+def test_what_is_told_is_what_ran(n: int, chosen: str) -> None:
+    """Where the budget is too small for the policy's choice, samples stand in."""
+    told = run(Auto(n, always("lookahead", probe=0)), budget=n)[0].settings
+    assert told["chosen"] == chosen
+    assert told["why"].startswith("too few units are left for lookahead, ") is (n == 1)
+
+
 def test_a_stricter_promise_stands_in_for_one_that_was_not_fitted() -> None:
     stops = (Stop(0.8, 0.82), Stop(0.9, 0.95))
     assert [threshold_for(p, stops) for p in (0.5, 0.8, 0.85, 0.9)] == [0.82, 0.82, 0.95, 0.95]
@@ -194,7 +202,7 @@ def test_a_stricter_promise_stands_in_for_one_that_was_not_fitted() -> None:
     [
         ("best-of-n", {}, 0.9, "use it with --strategy auto"),
         ("auto", {}, 0.9, "run `ttsolve calibrate` first"),
-        ("auto", {"width": 4}, None, "has no settings"),
+        ("auto", {"width": 4}, None, "has no settings: name .* as in --strategy beam"),
         ("nobody", {}, None, "use auto, best-of-n"),
     ],
 )

@@ -173,6 +173,8 @@ def test_the_live_line() -> None:
     assert live.line().plain == (  # what was cut is no sample
         "3/4 samples · 13 tokens/s · leading: 42 (67% of the answers) · scoring"
     )
+    live(Event("sample", root.grow(GOOD.steps[0]), GOOD))  # nor what goes on, as in a search
+    assert live.line().plain.startswith("3/4 samples")
 
 
 class Terminal(io.StringIO):

@@ -77,6 +77,9 @@ class Auto:
             told.update(difficulty=difficulty, bin=which, bins=bins)
             mean = "no score" if difficulty is None else f"a mean score of {difficulty:.2f}"
             why = f"bin {which} of {bins} (1 is easy), as {len(probe)} probes have {mean}"
+        left = self.n - len(probe)
+        if left and (runs := planned_within(chosen, left).name) != chosen.partition(":")[0]:
+            chosen, why = runs, f"too few units are left for {chosen}, {why}"
         engine.decided.update(told, chosen=chosen, why=f"{why}, by {self.policy.about}")
         return chosen
 
@@ -136,7 +139,10 @@ def plan_for(
             raise UsageError(f"There is no strategy {name!r}: use {known}.")
         return strategy_named(name, budget, settings)
     if settings:
-        raise UsageError("The strategy 'auto' has no settings: leave them out.")
+        raise UsageError(
+            "The strategy 'auto' has no settings: name the one that they are of, as in "
+            "--strategy beam."
+        )
     policy = policy or policy_of(pair)
     if confidence is not None and threshold_for(confidence, policy.stops) > 1:
         promises = [stop.promise for stop in policy.stops if stop.threshold <= 1]

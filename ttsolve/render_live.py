@@ -58,8 +58,9 @@ class LiveLine:
 
     def __call__(self, event: Event) -> None:
         if event.verb == "sample":
-            self.done += 1
-            self.cut += event.child.finish == "budget"
+            begins = not event.parent.steps  # in the rounds of a search a sample only goes on
+            self.done += begins
+            self.cut += begins and event.child.finish == "budget"
             self.tokens += event.child.tokens - event.parent.tokens
             self._last = self.clock()
             if answer := answer_of(event.child, self.mark):

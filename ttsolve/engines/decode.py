@@ -104,24 +104,25 @@ class DecodeLoop:
             if request.key in self._filling:  # in the making: its lane is kept for it
                 held.append(request)
                 continue
-            lane = self._start(request)
+            logits = self._known(request.key)  # once: other loops may let it be forgotten
+            lane = self._start(request, known=logits is not None)
             if lane is None:
                 held += head[i:]
                 break
-            logits = self._known(request.key)
-            if request.key not in self._filling and logits is not None:
+            if logits is not None and request.key not in self._filling:
                 ready.append(lane)
                 rows.append(logits)
         self.waiting.extendleft(reversed(held))
         if ready:
             self._draw(np.array(ready, np.int32), np.stack(rows))
 
-    def _start(self, request: Request) -> int | None:
+    def _start(self, request: Request, known: bool) -> int | None:
         """Put a request into a lane; None when a shared cache has no cells for it now."""
         free = ~self._running
         if request.cells is not None:
             self.cache.borrow(request.cells, free)
-        place = self.cache.place(request.prefix, free, self._known(request.key) is not None)
+            request.cells = None  # a call that goes on for long would hold them all
+        place = self.cache.place(request.prefix, free, known)
         promised = int((self._limit - self.cache.length)[self._running].sum())
         needed = len(request.prefix) - place.reused + request.room
         if not self.cache.make_room(promised + needed, free, place):
@@ -171,8 +172,7 @@ class DecodeLoop:
         if self._filling.get(request.key) == source:
             self._filling[request.key] = target
         self._lanes[source] = None
-        self._running[source] = False
-        self._spoilt[source] = True
+        self._running[source], self._spoilt[source] = False, True
 
     # -- decoding ----------------------------------------------------------------------------------
 

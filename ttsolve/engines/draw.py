@@ -8,7 +8,6 @@ Rows of a large vocabulary are shared out among the cores: beside a GPU they wou
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttsolve.engine import Sampling
+from ttsolve.engines.threads import cores
 
 BLOCK = 2**16  # logits handled at once: 256 kB, so that every pass over them stays in cache
 
@@ -81,7 +81,7 @@ class Drawer:
         self._vocabulary = vocabulary
         self._rows = max(1, BLOCK // vocabulary)
         chunk = 32 if vocabulary < 4096 else 256
-        threads = (threads or os.cpu_count() or 1) if self._rows <= FEW else 1
+        threads = (threads or cores()) if self._rows <= FEW else 1
         # Zero behind the vocabulary, and never written there. One for each thread.
         size = (threads, self._rows, -(-vocabulary // chunk), chunk)
         self._scratch = np.zeros(size, np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ttsolve.engines.cuda import cuda_loads, gpu_found
 from ttsolve.engines.onnx_pool import KeyPool, Slot
+from ttsolve.engines.threads import cores
 from ttsolve.errors import ModelError
 
 Array = NDArray[Any]
@@ -43,7 +43,7 @@ class OnnxModel:
         self._session = _open(path, 1 if small else threads, self.device)
         # Calls of a function that runs the model, in the order of its arguments: at once if small.
         self.map: Callable[..., Iterator[Any]] = (
-            ThreadPoolExecutor(threads or os.cpu_count(), "ttsolve-onnx").map if small else map
+            ThreadPoolExecutor(threads or cores(), "ttsolve-onnx").map if small else map
         )
         self._threads = threads
         self.inputs = {i.name for i in self._session.get_inputs()}
