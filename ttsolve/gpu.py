@@ -9,13 +9,14 @@ from functools import cache
 from pathlib import Path
 
 from ttsolve.engines.cuda import Card, cards, gpu_found
+from ttsolve.engines.onnx_graph import stored_bytes
+from ttsolve.engines.threads import SMALL
 from ttsolve.errors import ModelError
 from ttsolve.gguf_file import GgufFile, read_gguf
 
 LOG = logging.getLogger("ttsolve")
 ALL = -1  # layers
 VERIFIER_CACHE = 512 << 20  # bytes, as `OnnxVerifier` keeps by default
-SMALL = 64 << 20  # bytes of a generator that gains nothing from a GPU
 WORK = 512 << 20  # bytes that a model computes in, about
 UNUSED = (
     "There is a GPU, and llama-cpp-python cannot use it: build it with CUDA, as README.md says "
@@ -87,9 +88,7 @@ def generator_parts(file: GgufFile, context: int | None, gpu_layers: int | None 
 
 def verifier_parts(graph: Path) -> Parts:
     """Bytes of the verifier's weights and of what it may keep."""
-    files = [graph, graph.with_name(f"{graph.name}.data")]
-    size = sum(path.stat().st_size for path in files if path.is_file())
-    return {"verifier": size, "its cache at most": VERIFIER_CACHE}
+    return {"verifier": stored_bytes(graph), "its cache at most": VERIFIER_CACHE}
 
 
 def fit(

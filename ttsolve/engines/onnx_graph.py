@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 IR_VERSION, OPSET = 8, 18
 INT, INTS = 2, 7  # kinds of an attribute
@@ -14,6 +15,12 @@ INT64 = 7  # an element type
 ELEMENTS = {"float": 1, "float16": 10}  # ONNX Runtime's names of a type, and ONNX's numbers
 
 Dimension = int | str  # a size, or the name of one that is known at run time
+
+
+def stored_bytes(path: Path) -> int:
+    """The size of a model, whose weights may stand in a file beside it; 0: there is none."""
+    files = (path, path.with_name(f"{path.name}.data"))
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ttsolve.engines.cuda import cuda_loads, gpu_found
+from ttsolve.engines.onnx_graph import stored_bytes
 from ttsolve.engines.onnx_pool import KeyPool, Slot
-from ttsolve.engines.threads import cores
+from ttsolve.engines.threads import SMALL, cores
 from ttsolve.errors import ModelError
 
 Array = NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]
-SMALL = 64 << 20  # bytes of a model
 # Scores are those of a CPU, so no shortened numbers; memory is taken as needed, not doubled.
 CUDA = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -39,7 +39,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, threads: int | None = None, device: Device = "auto") -> None:
         self.device = _choose(device)
-        small = self.device == "cpu" and _bytes(path) < SMALL
+        small = self.device == "cpu" and stored_bytes(path) < SMALL
         self._session = _open(path, 1 if small else threads, self.device)
         # Calls of a function that runs the model, in the order of its arguments: at once if small.
         self.map: Callable[..., Iterator[Any]] = (
@@ -105,12 +105,6 @@ def cuda_works() -> bool:
     with contextlib.redirect_stdout(io.StringIO()):
         ort.preload_dlls()  # those of the nvidia-* wheels; what it misses, it prints
     return cuda_loads(ort.cuda_version)
-
-
-def _bytes(path: Path) -> int:
-    """The size of a model, whose weights may stand in a file beside it."""
-    files = (path, path.with_name(f"{path.name}.data"))
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _open(path: Path, threads: int | None, device: Device) -> Any:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from ttsolve.gguf_file import WIDTH
 
-SMALL = 64 << 20  # bytes of weights: one thread is fastest, for several only wait for each other
+# Bytes of a model's weights: one thread is fastest, for several only wait for each other, and a GPU
+# gains nothing.
+SMALL = 64 << 20
 LANES = 16  # sequences that a loop has at least: with fewer, much of its time is Python's
 
 
