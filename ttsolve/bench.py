@@ -23,6 +23,7 @@ from ttsolve.engine import Sampling, Verifier
 from ttsolve.engines.llama import LlamaGenerator
 from ttsolve.pair import Pair
 from ttsolve.prompts import PromptFormat
+from ttsolve.solve import open_verifier
 
 WIDTHS = (1, 8, 64)
 QUESTIONS = ("What is 17 + 25?", "Ada has 12 books and buys 7 more. How many books has Ada now?")
@@ -78,13 +79,8 @@ class Report:
 
 def run_pair(pair: Pair, *, gpu_layers: int = -1) -> Report:
     """Measure a pair on its own test problems, if it has some."""
-    from ttsolve.engines.onnx_prm import OnnxVerifier
-
-    verifier = None
     gpu.warn_if_unused(pair.generator_path, gpu_layers)
-    if pair.verifier_path and pair.tokenizer_path:
-        device: Literal["auto", "cpu"] = "auto" if gpu_layers else "cpu"
-        verifier = OnnxVerifier(pair.verifier_path, pair.tokenizer_path, pair.prompt, device=device)
+    verifier = open_verifier(pair, pair.verifier, gpu_layers)
     return run(pair.generator_path, _questions(pair), pair.prompt, verifier, gpu_layers=gpu_layers)
 
 

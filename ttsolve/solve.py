@@ -111,7 +111,7 @@ def open_models(pair: Pair, gpu_layers: int = -1) -> tuple[Generator, Verifier |
         return SimGenerator(), SimVerifier()
     own = None if pair.generator.endpoint else pair.generator_path
     gpu.look(gpu.Wanted(own, pair.generator.context, pair.verifier_path), gpu_layers)
-    return _open_generator(pair, gpu_layers), _open_verifier(pair, pair.verifier, gpu_layers)
+    return _open_generator(pair, gpu_layers), open_verifier(pair, pair.verifier, gpu_layers)
 
 
 def _open_generator(pair: Pair, gpu_layers: int) -> Generator:
@@ -148,10 +148,11 @@ def open_reviser(pair: Pair, gpu_layers: int = -1) -> tuple[Generator, Verifier 
         context=pair.generator.context,
         gpu_layers=gpu_layers,
     )
-    return reviser, _open_verifier(pair, pair.reviser.verifier, gpu_layers)
+    return reviser, open_verifier(pair, pair.reviser.verifier, gpu_layers)
 
 
-def _open_verifier(pair: Pair, files: VerifierFiles | None, gpu_layers: int) -> Verifier | None:
+def open_verifier(pair: Pair, files: VerifierFiles | None, gpu_layers: int) -> Verifier | None:
+    """A verifier of the pair, if there are files of it: see `open_models`."""
     if files is None:
         return None
     from ttsolve.engines.onnx_prm import OnnxVerifier
