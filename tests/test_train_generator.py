@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -30,10 +31,14 @@ from ttsolve.engines.bpe import ByteBpe
 from ttsolve.errors import ModelError, StorageError, UsageError
 from ttsolve.pocketmath import exercises
 from ttsolve.train import checkpoint, generator, shards
+from ttsolve.train.alone import alone
+from ttsolve.train.export import export_gguf
 from ttsolve.train.generator import Job, Recipe, greedy, row_loss, subject_weights
+from ttsolve.train.import_gguf import read_gguf
 from ttsolve.train.model import LanguageModel, causal_mask
 from ttsolve.train.muon import Muon, optimisers, orthogonalise
 from ttsolve.train.rows import ROW, Rows
+from ttsolve.train.run import make_generator
 from ttsolve.train.tokenizer import BOS, EOS, load_tokenizer, special_ids
 
 SOME = list(itertools.islice(exercises(1, "train"), 60))
@@ -308,6 +313,11 @@ def test_no_process_goes_on_when_the_command_was_killed() -> None:
         ours.recv()
 
 
+def test_a_second_process_is_refused(job) -> None:
+    with alone(job.folder / "generator.pt"), pytest.raises(UsageError, match="Another process"):
+        generator.train_generator(job.folder, job.shape, job.tokenizer, job.recipe)
+
+
 def test_another_shape_needs_another_folder(job) -> None:
     generator._train(job, print)
     other = replace(job, shape=replace(job.shape, layers=1))
@@ -315,8 +325,37 @@ def test_another_shape_needs_another_folder(job) -> None:
         generator._train(other, print)
 
 
+def test_a_run_goes_on_from_the_weights_of_a_gguf(job, path, tmp_path) -> None:
+    """Its first loss is the model's own, not that of random weights."""
+    model = wild_model(path)
+    export_gguf(model, path, tmp_path / "generator.gguf", "f32")
+    begun = replace(job, start=tmp_path / "generator.gguf", recipe=replace(RECIPE, rate=0.0))
+    generator._train(begun, print)
+    learned = weights_of(begun)
+    assert all(torch.equal(w, learned[name]) for name, w in model.state_dict().items())
+
+
+def test_who_goes_on_from_a_pair_takes_its_tokenizer(path, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(generator, "greedy_accuracy", lambda *_: 0.25)
+    monkeypatch.setattr(generator, "_tests", list)
+    monkeypatch.setattr(generator, "run", lambda train, job, report: train(job, report))
+    pair, work = tmp_path / "pair", tmp_path / "work"
+    pair.mkdir()
+    shutil.copyfile(path, pair / "tokenizer.json")
+    export_gguf(wild_model(path), path, pair / "generator.gguf")
+    make_generator(work, 1, 9, 64, 5.0, 0, lambda _: None, pair / "generator.gguf")
+    assert (work / "tokenizer.json").read_bytes() == path.read_bytes()
+    learned = read_gguf(work / "generator.gguf").shape
+    assert (learned.layers, learned.width) == (tiny_shape(path).layers, tiny_shape(path).width)
+    (pair / "tokenizer.json").unlink()
+    with pytest.raises(UsageError, match=r"tokenizer\.json"):
+        make_generator(
+            tmp_path / "other", 1, 9, 64, 5.0, 0, lambda _: None, pair / "generator.gguf"
+        )
+
+
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
-    recipe = Recipe(tokens=1000 * 12 * ROW)
+    recipe = Recipe(tokens=1000 * Recipe().rows * ROW)
     rates = [recipe.rate_at(step) / recipe.rate for step in range(1000)]
     assert rates[:100] == pytest.approx([(i + 1) / 100 for i in range(100)])
     assert set(rates[100:600]) == {1.0}

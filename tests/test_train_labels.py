@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -11,7 +12,9 @@ from ttsolve.engine import Sampling
 from ttsolve.engines.sim import SimGenerator
 from ttsolve.errors import StorageError, UsageError
 from ttsolve.train import labels
-from ttsolve.train.labels import Drawn, Sample, draw, read_pool, step_labels
+from ttsolve.train.alone import alone
+from ttsolve.train.labels import draw, step_labels
+from ttsolve.train.pool_file import Drawn, Sample, read_pool
 
 PROBLEMS = [Problem(f"What is {n}?", "42", id=str(n), level=1, subject="s") for n in range(7)]
 
@@ -80,6 +83,15 @@ def test_no_space_is_one_sentence(tmp_path) -> None:
         sampled(tmp_path / "file" / "pool.jsonl")
 
 
+def test_two_processes_do_not_write_one_pool(tmp_path) -> None:
+    file = tmp_path / "new" / "pool.jsonl"
+    with alone(file), pytest.raises(UsageError, match=r"^Another process is writing .*pool\.jsonl"):
+        sampled(file)
+    assert not file.exists()
+    sampled(file)
+    assert len(list(read_pool(file))) == 7
+
+
 class Says:
     """A generator that says what it is told to."""
 
@@ -115,6 +127,41 @@ def test_what_was_cut_has_no_answer_and_only_a_line_break_ends_a_step(tmp_path) 
     assert [s.answer for s in drawn.samples] == ["42", None, None, "1"]
     assert [s.right for s in drawn.samples] == [True, False, False, False]
     assert json.loads(file.read_text())["problem"]["question"] == "What is 0?"
+
+
+def test_rollouts_are_drawn_from_every_step_but_the_last(tmp_path) -> None:
+    file, again = tmp_path / "pool.jsonl", tmp_path / "again.jsonl"
+    for pool in (file, again):
+        draw(SimGenerator(), PROBLEMS[:2], 2, Sampling(), pool, seed=1, rollouts=3)
+    assert file.read_bytes() == again.read_bytes()
+    for drawn in read_pool(file):
+        own = [s for s in drawn.samples if not s.given]
+        rolled = [s for s in drawn.samples if s.given]
+        assert len(own) == 2
+        beginnings = Counter(s.steps[: s.given] for s in rolled)
+        assert beginnings == {s.steps[:end]: 3 for s in own for end in range(1, len(s.steps))}
+        assert all(s.right == (s.answer == "42") for s in rolled)
+        assert len({s.text for s in rolled}) > len(beginnings)  # every rollout has its own seed
+
+
+def test_a_sample_without_an_answer_is_not_rolled_out(tmp_path) -> None:
+    generator = Says(("1 + 1 = 2\nAnswer: 42\n", "length"), ("a\nb\n", "stop"))
+    draw(generator, PROBLEMS[:1], 2, Sampling(), tmp_path / "pool.jsonl", rollouts=3)
+    (drawn,) = read_pool(tmp_path / "pool.jsonl")
+    assert [s.given for s in drawn.samples] == [0, 0]
+
+
+def test_a_rollout_says_nothing_of_the_steps_it_was_given() -> None:
+    def sample(text: str, answer: str, given: int = 0) -> Sample:
+        return Sample(tuple(text.split()), answer, answer == "1", 1, given)
+
+    rolled = [sample("a b x", "1", 2), sample("a b y", "2", 2), sample("a c x", "1", 1)]
+    drawn = Drawn(PROBLEMS[0], (sample("a b y", "2"), *rolled))
+    assert step_labels(drawn) == {
+        ("a", "b", "y"): [1 / 2, 1 / 3, 0.0],  # the sample itself and the rollout from "a"; …
+        ("a", "b", "x"): [1 / 2, 1 / 3, 1.0],
+        ("a", "c", "x"): [1 / 2, 1.0, 1.0],
+    }
 
 
 def test_a_label_is_the_share_of_right_ones_behind_a_prefix() -> None:

@@ -15,7 +15,7 @@ import torch
 from train_maker import drawn, solution, tiny_shape, wild, wild_model, write_tokenizer
 from ttsolve.core import Problem
 from ttsolve.errors import UsageError
-from ttsolve.train import batches, labels, prm
+from ttsolve.train import batches, pool_file, prm
 from ttsolve.train.batches import Batches, Labelled, pack, read_labelled, split, tensors
 from ttsolve.train.checkpoint import load_state, save_state
 from ttsolve.train.export import export_onnx
@@ -205,7 +205,7 @@ def setting(path, tmp_path_factory):
         problem = Problem(f"What is {n}?", "1")
         steps = (("2 - 1 = 1", "Answer: 1"), ("3 - 1 = 2", "Answer: 2"), ("2 - 1 = 1", "Answer: 2"))
         found = [solution(problem, f"{a}\n{b}\n") for a, b in steps]
-        lines.append(labels._line(problem, found))
+        lines.append(pool_file.line_of(problem, [(0, s) for s in found]))
     (folder / "labels-0.jsonl").write_text("".join(lines[:30]))
     (folder / "labels-1.jsonl").write_text("".join(lines[30:]))
     torch.manual_seed(0)

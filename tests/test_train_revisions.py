@@ -26,8 +26,9 @@ from ttsolve.train import reviser, revisions
 from ttsolve.train.batches import read_labelled
 from ttsolve.train.checkpoint import load_state, save_state
 from ttsolve.train.data import label_weights, read_problems
-from ttsolve.train.labels import MEMORY, draw, read_pool
+from ttsolve.train.labels import MEMORY, draw
 from ttsolve.train.model import LanguageModel
+from ttsolve.train.pool_file import read_pool
 from ttsolve.train.reviser import ROW, Document, Job, Recipe, document, tensors
 from ttsolve.train.revisions import Trajectory, context, trajectories
 from ttsolve.train.sampling import sample

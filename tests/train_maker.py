@@ -13,8 +13,8 @@ from ttsolve.core import Problem, Solution, Step
 from ttsolve.errors import StorageError
 from ttsolve.train import generator
 from ttsolve.train.generator import Job, Progress
-from ttsolve.train.labels import Drawn, Sample
 from ttsolve.train.model import LanguageModel, Shape
+from ttsolve.train.pool_file import Drawn, Sample
 from ttsolve.train.shards import is_first
 from ttsolve.train.tokenizer import build_tokenizer, load_tokenizer
 

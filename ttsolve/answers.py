@@ -8,6 +8,7 @@ Which answers are one:
   are compared by their form up to order and grouping, never by value: `(8 - 4) * 6` is
   `6 * (8 - 4)`; `4 * 6`, `3 * 8` and `24` are three answers.
 - *Words* are one when they differ in case only.
+- *Lists*, several of these with `;` between them, are one when they are part by part.
 - *Everything else* (LaTeX, units, intervals, symbols, ...) is left to math-verify, which runs in a
   process of its own so that a time limit holds in every thread and against every text. What cannot
   be read in time is equal to itself only.
@@ -112,7 +113,7 @@ def _boxed(text: str) -> str | None:
 class Reading:
     """What an answer says. Equal readings are one answer."""
 
-    kind: Literal["number", "expression", "words", "other"]
+    kind: Literal["number", "expression", "words", "list", "other"]
     text: str  # a canonical form
     loose: bool = False  # may equal an answer with another reading
 
@@ -137,7 +138,11 @@ def _read(text: str) -> Reading:
 @lru_cache(maxsize=16384)
 def _read_short(text: str) -> Reading:
     plain = _plain(text)
-    return _number(plain) or _arithmetic(plain) or _words(plain) or _other(text)
+    return _single(plain) or _list(plain) or _other(text)
+
+
+def _single(plain: str) -> Reading | None:
+    return _number(plain) or _arithmetic(plain) or _words(plain)
 
 
 def _plain(text: str) -> str:
@@ -184,6 +189,13 @@ def _words(plain: str) -> Reading | None:
     plain = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}\\]*)\}", r"\1", plain)
     match = _WORDS.fullmatch(plain.strip())
     return Reading("words", match[1].casefold()) if match else None
+
+
+def _list(plain: str) -> Reading | None:
+    parts = [_single(part.strip()) for part in plain.split(";")]
+    if len(parts) == 1 or any(part is None or part.loose for part in parts):
+        return None
+    return Reading("list", "; ".join(f"{part.kind} {part.text}" for part in parts if part))
 
 
 def _other(text: str) -> Reading:

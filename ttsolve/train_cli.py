@@ -78,6 +78,10 @@ def generator(
         float, typer.Option(min=0.0, help="How often four-number games are drawn; most: 1.")
     ] = 25.0,
     seed: Seed = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="A generator.gguf to go on from, with its tokenizer."),
+    ] = None,
 ) -> None:
     """Train the generator on PocketMath from nothing; write generator.gguf.
 
@@ -86,14 +90,17 @@ def generator(
     with _extra():
         from ttsolve.train.run import make_generator
 
-        make_generator(work, int(tokens * 1e6), layers, width, games, seed, render.progress)
+        make_generator(work, int(tokens * 1e6), layers, width, games, seed, render.progress, start)
 
 
 @train.command()
 def labels(
     work: Work,
     problems: Annotated[int, typer.Option(min=1, help="Training problems to sample.")] = 20_000,
-    samples: Annotated[int, typer.Option(min=2, help="Samples of each problem.")] = 16,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of each problem.")] = 16,
+    rollouts: Annotated[
+        int, typer.Option(min=0, help="Further samples from every step of these; 0: none.")
+    ] = 0,
     temperature: Temperature = 2.0,
     min_p: MinP = 0.1,
     seed: Seed = 0,
@@ -106,7 +113,7 @@ def labels(
         from ttsolve.train.run import make_labels
 
         how = _sampling(temperature, min_p)
-        make_labels(work, problems, samples, how, seed, render.progress)
+        make_labels(work, problems, samples, rollouts, how, seed, render.progress)
 
 
 @train.command()

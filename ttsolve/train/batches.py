@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ttsolve.errors import UsageError
-from ttsolve.train.labels import MEMORY, Drawn, read_pool, step_labels
+from ttsolve.train.labels import MEMORY, step_labels
+from ttsolve.train.pool_file import Drawn, read_pool
 from ttsolve.train.rows import ROW
 from ttsolve.train.shards import SHARDS
 from ttsolve.train.tokenizer import special_ids

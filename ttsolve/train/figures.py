@@ -16,8 +16,8 @@ from ttsolve.core import Problem, Solution, Step
 from ttsolve.engine import Verifier
 from ttsolve.measure import Estimate, Pool
 from ttsolve.pocketmath import CHOICE, split_of
-from ttsolve.train.labels import Drawn
 from ttsolve.train.model import LanguageModel, causal_mask
+from ttsolve.train.pool_file import Drawn
 from ttsolve.train.tokenizer import special_ids
 
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -26,7 +26,8 @@ from ttsolve.train import generator as lm
 from ttsolve.train.card import hands_figures, headline, split_figures, write_figures
 from ttsolve.train.data import read_problems
 from ttsolve.train.figures import scored_pool, token_likelihoods
-from ttsolve.train.labels import Drawn, draw, read_pool
+from ttsolve.train.labels import draw
+from ttsolve.train.pool_file import Drawn, read_pool
 from ttsolve.train.tokenizer import load_tokenizer
 from ttsolve.train.work import PROMPT, WORLD, Say, base, drawing, needed
 

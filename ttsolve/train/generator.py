@@ -22,6 +22,7 @@ from torch import Tensor
 from ttsolve.answers import extract
 from ttsolve.grade import grade
 from ttsolve.pocketmath import LEVELS, SUBJECTS, Exercise, exercises
+from ttsolve.train.alone import alone
 from ttsolve.train.checkpoint import load_state, resume, save_state
 from ttsolve.train.import_gguf import read_gguf
 from ttsolve.train.model import LanguageModel, Shape
@@ -78,6 +79,7 @@ class Job:
     tokenizer: Path
     recipe: Recipe
     minutes_between_saves: float = 2.0
+    start: Path | None = None  # a GGUF to go on from
 
 
 def subject_weights(games: float = 5.0) -> dict[tuple[str, int], float]:
@@ -94,14 +96,18 @@ def train_generator(
     report: Callable[[Progress], None] = lambda progress: None,
     *,
     minutes_between_saves: float = 2.0,
+    start: Path | None = None,
 ) -> LanguageModel:
     """Train, or go on training, the generator in `folder` (generator.pt).
 
+    start: a GGUF of this shape whose weights a new run begins with, instead of random ones.
+
     Raises:
-        UsageError: the folder holds a generator of another shape.
+        UsageError: the folder holds a generator of another shape, or another process trains it.
         StorageError: a checkpoint could not be written; the last one survives.
     """
-    run(_train, Job(folder, shape, tokenizer, recipe, minutes_between_saves), report)
+    with alone(folder / "generator.pt"):
+        run(_train, Job(folder, shape, tokenizer, recipe, minutes_between_saves, start), report)
     return load_generator(folder / "generator.pt")
 
 
@@ -110,7 +116,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = LanguageModel(job.shape).to(device)
+    model = (read_gguf(job.start) if job.start else LanguageModel(job.shape)).train().to(device)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
     tokenizer = load_tokenizer(job.tokenizer)
     rows = Rows(tokenizer, subject_weights(recipe.games), recipe.seed, recipe.rows)

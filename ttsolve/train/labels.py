@@ -1,54 +1,28 @@
 """Solutions sampled with our own engine, and the verifier's labels made of them (paper section 3).
 
-A *pool* file has one line a problem: what was asked, and every sample with its grade. It is written
-a problem at a time, so that an interrupted run goes on where it stopped. The label of a step is the
-Monte-Carlo estimate of P(correct | prefix): the share of right ones among all samples of the
-problem that begin with that prefix. No human labels anything.
+The label of a step is the Monte-Carlo estimate of P(correct | prefix): the share of right ones
+among all samples of the problem that begin with that prefix. Where rollouts were asked for, these
+are also samples drawn from the prefix itself. No human labels anything.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ttsolve.answers import extract
-from ttsolve.core import Problem, Solution
+from ttsolve.core import Problem, Solution, Usage
 from ttsolve.engine import Generator, Sampling, sample_seed
-from ttsolve.errors import StorageError, UsageError
-from ttsolve.grade import grade
+from ttsolve.errors import UsageError
 from ttsolve.strategies.revisions import Revisions
+from ttsolve.train.alone import alone
+from ttsolve.train.pool_file import Drawn, answer_of_sample, append, line_of, read_pool, trim
 
 AT_ONCE = 64  # problems in one call of the engine
 CHAINS_AT_ONCE = 64  # as many as the engine keeps the beginnings of
 MEMORY: int = Revisions.memory  # earlier attempts that a reviser is shown, at most
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One sampled solution."""
-
-    steps: tuple[str, ...]
-    answer: str | None
-    right: bool
-    tokens: int
-
-    @property
-    def text(self) -> str:
-        return "".join(self.steps)
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A problem with its samples."""
-
-    problem: Problem
-    samples: tuple[Sample, ...]  # chain after chain
-    length: int = 1  # of each chain of revisions; 1: independent samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +44,36 @@ def draw(
     *,
     seed: int = 0,
     length: int = 1,
+    rollouts: int = 0,
     report: Callable[[Drawing], None] = lambda drawing: None,
 ) -> None:
     """Sample every problem `samples` times into `file`; what is in it already stays.
 
     length: attempts of a chain, each shown the latest before it; `samples` counts chains.
+    rollouts: further samples drawn from each step of each different sample (not of chains).
 
     Raises:
-        UsageError: the file holds samples of other problems.
+        UsageError: the file holds samples of other problems, or another process writes it.
         StorageError: the file could not be written; what is in it stays good.
     """
-    _trim(file)
-    done = _done(file, problems)
-    started, tokens = time.monotonic(), 0
-    at_once = AT_ONCE if length == 1 else max(1, CHAINS_AT_ONCE // samples)
-    for first in range(done, len(problems), at_once):
-        group = problems[first : first + at_once]
-        grown, used = _grown(generator, group, samples, length, sampling, seed)
-        tokens += used
-        lines = [_line(p, solutions, length) for p, solutions in zip(group, grown, strict=True)]
-        _append(file, lines)
-        passed, count = max(time.monotonic() - started, 1e-3), first + len(group)
-        left = passed / (count - done) * (len(problems) - count)
-        report(Drawing(count, len(problems), tokens / passed, left))
+    with alone(file):
+        trim(file)
+        done = _done(file, problems)
+        started, tokens = time.monotonic(), 0
+        at_once = AT_ONCE if length == 1 else max(1, CHAINS_AT_ONCE // samples)
+        for first in range(done, len(problems), at_once):
+            group = problems[first : first + at_once]
+            grown, used = _grown(generator, group, samples, length, sampling, seed)
+            completed, more = _completed(generator, group, grown, rollouts, sampling, seed)
+            tokens += used + more
+            lines = [
+                line_of(p, [*((0, s) for s in solutions), *others], length)
+                for p, solutions, others in zip(group, grown, completed, strict=True)
+            ]
+            append(file, lines)
+            passed, count = max(time.monotonic() - started, 1e-3), first + len(group)
+            left = passed / (count - done) * (len(problems) - count)
+            report(Drawing(count, len(problems), tokens / passed, left))
 
 
 def _grown(
@@ -127,6 +108,39 @@ def _grown(
     ], tokens
 
 
+def _completed(
+    generator: Generator,
+    problems: Sequence[Problem],
+    grown: Sequence[Sequence[Solution]],
+    rollouts: int,
+    sampling: Sampling,
+    seed: int,
+) -> tuple[list[list[tuple[int, Solution]]], int]:
+    """`rollouts` from each prefix of the problems' samples (if these have an answer), and tokens.
+
+    Each rollout comes with the number of steps it was given.
+    """
+    prefixes, how, owners = list[Solution](), list[Sampling](), list[int]()
+    for owner, (problem, solutions) in enumerate(zip(problems, grown, strict=True)):
+        found = {
+            "".join(step.text for step in s.steps[:end]): Solution(problem, s.steps[:end])
+            for s in solutions
+            if answer_of_sample(s) is not None
+            for end in range(1, len(s.steps))
+        }
+        for lane in range(len(found) * rollouts):
+            how.append(
+                replace(sampling, seed=sample_seed(seed, problem.question, len(solutions) + lane))
+            )
+        prefixes += [prefix for prefix in found.values() for _ in range(rollouts)]
+        owners += [owner] * (len(found) * rollouts)
+    drawn, usage = generator.sample(prefixes, how) if prefixes else ([], Usage())
+    out: list[list[tuple[int, Solution]]] = [[] for _ in problems]
+    for owner, prefix, solution in zip(owners, prefixes, drawn, strict=True):
+        out[owner].append((len(prefix.steps), solution))
+    return out, usage.generated_tokens
+
+
 def _done(file: Path, problems: Sequence[Problem]) -> int:
     """How many of the problems are in the file."""
     done = 0
@@ -137,31 +151,16 @@ def _done(file: Path, problems: Sequence[Problem]) -> int:
     return done
 
 
-def read_pool(file: Path) -> Iterator[Drawn]:
-    """The problems and samples in a pool file; a line that was cut short ends it."""
-    for line in _whole_lines(file):
-        row = json.loads(line)
-        problem = Problem(**row["problem"])
-        samples = (
-            Sample(_steps(s["text"]), s["answer"], s["right"], s["tokens"]) for s in row["samples"]
-        )
-        yield Drawn(problem, tuple(samples), row.get("length", 1))
-
-
-def _steps(text: str) -> tuple[str, ...]:
-    # Not splitlines: it breaks at a dozen other characters too.
-    return tuple(re.findall(r"[^\n]*\n|[^\n]+", text))
-
-
 def step_labels(drawn: Drawn) -> dict[tuple[str, ...], list[float]]:
     """For each different solution, the label of every step: how often its prefix ended well.
 
-    Samples without an answer are left out (they hurt: paper appendix D); equal samples all count.
+    Samples without an answer are left out (they hurt: paper appendix D); equal samples all count,
+    but a rollout only behind the steps it was given: that it begins with them is no evidence.
     """
     counted, right = Counter[tuple[str, ...]](), defaultdict[tuple[str, ...], int](int)
     parsable = [s for s in drawn.samples if s.answer is not None]
     for sample in parsable:
-        for end in range(1, len(sample.steps) + 1):
+        for end in range(max(1, sample.given), len(sample.steps) + 1):
             counted[sample.steps[:end]] += 1
             right[sample.steps[:end]] += sample.right
     return {
@@ -170,52 +169,3 @@ def step_labels(drawn: Drawn) -> dict[tuple[str, ...], list[float]]:
         ]
         for s in parsable
     }
-
-
-def _line(problem: Problem, solutions: Sequence[Solution], length: int = 1) -> str:
-    row: dict[str, object] = {
-        "problem": {
-            key: getattr(problem, key)
-            for key in ("question", "reference", "check", "id", "level", "subject")
-        },
-        "samples": [_sample(problem, s) for s in solutions],
-    }
-    if length > 1:
-        row["length"] = length
-    return json.dumps(row) + "\n"
-
-
-def _sample(problem: Problem, solution: Solution) -> dict[str, object]:
-    answer = extract(solution.text) if solution.finish == "stop" else None
-    return {
-        "text": solution.text,
-        "answer": answer,
-        "right": grade(problem, answer),
-        "tokens": solution.tokens,
-    }
-
-
-def _whole_lines(file: Path) -> Iterator[str]:
-    if file.exists():
-        with file.open(encoding="utf-8", newline="\n") as lines:
-            yield from (line for line in lines if line.endswith("\n"))
-
-
-def _append(file: Path, lines: Sequence[str]) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8", newline="\n") as out:
-            out.write("".join(lines))
-    except OSError as error:
-        raise StorageError(
-            f"Could not write {file} ({error.strerror}); free some space and run the same command "
-            "again: it goes on where it stopped."
-        ) from error
-
-
-def _trim(file: Path) -> None:
-    """Drop a last line that a kill or a full disk has cut short."""
-    if file.exists():
-        whole = sum(len(line.encode()) for line in _whole_lines(file))
-        with file.open("rb+") as out:
-            out.truncate(whole)

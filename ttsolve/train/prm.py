@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ttsolve.measure import separation
+from ttsolve.train.alone import alone
 from ttsolve.train.batches import (
     CHAIN_ROW,
     Batches,
@@ -117,10 +118,12 @@ def train_prm(job: Job, report: Callable[[Progress], None] = lambda progress: No
     """Train, or go on training, the verifier in the folder (`job.best`: the best so far).
 
     Raises:
-        UsageError: the pools hold too few questions, or the folder a verifier of another shape.
+        UsageError: the pools hold too few questions, or the folder a verifier of another shape,
+            or another process trains it.
         StorageError: a checkpoint could not be written; the last one survives.
     """
-    run(_train, job, report)
+    with alone(job.best):
+        run(_train, job, report)
     return load_verifier(job.best)
 
 

@@ -24,6 +24,7 @@ from ttsolve.answers import extract
 from ttsolve.core import Problem
 from ttsolve.grade import grade
 from ttsolve.pocketmath import exercises
+from ttsolve.train.alone import alone
 from ttsolve.train.batches import Rotation, laid_out, pack, split
 from ttsolve.train.checkpoint import resume, save_state
 from ttsolve.train.data import test_weights
@@ -126,10 +127,12 @@ def train_reviser(
     """Train, or go on training, the reviser in the folder.
 
     Raises:
-        UsageError: there are too few questions, or the folder holds a reviser of another shape.
+        UsageError: there are too few questions, or the folder holds a reviser of another shape,
+            or another process trains it.
         StorageError: a checkpoint could not be written; the last one survives.
     """
-    run(_train, job, report)
+    with alone(job.best):
+        run(_train, job, report)
     return load_generator(job.best)
 
 

@@ -22,7 +22,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from ttsolve.files import write_whole
-from ttsolve.train.labels import MEMORY, Drawn, read_pool
+from ttsolve.train.labels import MEMORY
+from ttsolve.train.pool_file import Drawn, read_pool
 
 PER_QUESTION = 12  # right samples of a question that become targets, at most
 

@@ -14,6 +14,7 @@ pool-test.jsonl, pool-game24.jsonl              measure
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ttsolve.train import reviser as rv
 from ttsolve.train.batches import Kind
 from ttsolve.train.data import label_weights
 from ttsolve.train.export import export_gguf, export_onnx
+from ttsolve.train.import_gguf import read_gguf
 from ttsolve.train.labels import draw
 from ttsolve.train.model import Shape
 from ttsolve.train.revisions import write_trajectories
@@ -35,23 +37,38 @@ from ttsolve.train.work import PROMPT, Say, base, drawing, made, needed
 
 
 def make_generator(
-    work: Path, tokens: int, layers: int, width: int, games: float, seed: int, say: Say
+    work: Path,
+    tokens: int,
+    layers: int,
+    width: int,
+    games: float,
+    seed: int,
+    say: Say,
+    start: Path | None = None,
 ) -> None:
     """Tokenizer, weights and GGUF of the generator.
+
+    start: a pair's generator to go on from; its tokenizer and its sizes are then the work's.
 
     Raises:
         StorageError: a checkpoint could not be written.
     """
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = work / "tokenizer.json"
+    if start and not tokenizer.exists():
+        shutil.copyfile(needed(start.parent / "tokenizer.json", "generator"), tokenizer)
     if not tokenizer.exists():
         build_tokenizer().save(str(tokenizer))
-    shape = Shape(
-        load_tokenizer(tokenizer).get_vocab_size(),
-        layers=layers,
-        width=width,
-        heads=max(1, width // 32),
-        hidden=width * 11 // 4 // 32 * 32,
+    shape = (
+        read_gguf(start).shape
+        if start
+        else Shape(
+            load_tokenizer(tokenizer).get_vocab_size(),
+            layers=layers,
+            width=width,
+            heads=max(1, width // 32),
+            hidden=width * 11 // 4 // 32 * 32,
+        )
     )
 
     def report(p: lm.Progress) -> None:
@@ -59,18 +76,19 @@ def make_generator(
         say(f"step {p.step}/{p.steps}: loss {p.loss:.4f}, {p.rate:,.0f} tokens/s{score}")
 
     recipe = lm.Recipe(tokens=tokens, games=games, seed=seed)
-    model = lm.train_generator(work, shape, tokenizer, recipe, report)
+    model = lm.train_generator(work, shape, tokenizer, recipe, report, start=start)
     export_gguf(model, tokenizer, work / "generator.gguf", "f16")
 
 
 def make_labels(
-    work: Path, problems: int, samples: int, how: Sampling, seed: int, say: Say
+    work: Path, problems: int, samples: int, rollouts: int, how: Sampling, seed: int, say: Say
 ) -> None:
-    """Sampled and graded solutions of training problems."""
+    """Sampled and graded solutions of training problems, and rollouts from each of their steps."""
     drawn = _training_problems(-1 - seed, problems)  # the generator's are not negative
     with LlamaGenerator(needed(work / "generator.gguf", "generator"), PROMPT) as generator:
         file = work / f"labels-{seed}.jsonl"
-        draw(generator, drawn, samples, how, file, seed=seed, report=drawing(say))
+        report = drawing(say)
+        draw(generator, drawn, samples, how, file, seed=seed, rollouts=rollouts, report=report)
 
 
 def make_revisions_data(
