@@ -11,6 +11,7 @@ import platformdirs
 import pytest
 
 from ttsolve import paths
+from ttsolve.errors import UsageError
 
 
 @pytest.fixture
@@ -75,3 +76,9 @@ def test_a_copy_of_the_package_finds_what_it_carries(tmp_path: Path) -> None:
         [sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert Path(run.stdout.strip()) == (tmp_path / "ttsolve" / "_models").resolve()
+
+
+def test_the_home_of_nobody_is_one_sentence(installed: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TTSOLVE_HOME", "~nobody-of-that-name")
+    with pytest.raises(UsageError, match=r"^TTSOLVE_HOME is '~nobody-of-that-name'.*name a folder"):
+        paths.store_file()

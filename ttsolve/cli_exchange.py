@@ -95,7 +95,7 @@ def exchange(
     cache: CacheFile = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Compare a pair with a larger generator at equal FLOPs (the paper's section 7).
+    """Compare a pair with a larger generator at equal FLOPs.
 
     \b
     ttsolve exchange test.jsonl --pair small --larger large.gguf --plot stars.png
@@ -103,7 +103,7 @@ def exchange(
 
     Of the strategies measured each bin gets its best one, chosen on the other half of its problems;
     a single one is taken as it is. The larger generator answers greedily, once, with the pair's
-    prompt. What `eval` has measured is recalled.
+    prompt (the paper's section 7). What `eval` has measured is recalled.
     """
     from ttsolve.plots import check_plot
     from ttsolve.reproduce import Parts

@@ -81,7 +81,7 @@ def reproduce(
     cache: CacheFile = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Run the paper's experiments on a pair, and write a report on which of its claims hold.
+    """Run the paper's experiments; report which claims hold.
 
     \b
     ttsolve reproduce --quick

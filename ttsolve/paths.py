@@ -15,6 +15,8 @@ from pathlib import Path
 
 import platformdirs
 
+from ttsolve.errors import UsageError
+
 PACKAGE = Path(__file__).resolve().parent
 HOME_VARIABLE = "TTSOLVE_HOME"
 STORE = "ttsolve.db"
@@ -53,7 +55,12 @@ def _user_data() -> Path:
 
 def _home() -> Path | None:
     if set_home := os.environ.get(HOME_VARIABLE):
-        return Path(set_home).expanduser().resolve()
+        try:
+            return Path(set_home).expanduser().resolve()
+        except RuntimeError as error:
+            raise UsageError(
+                f"{HOME_VARIABLE} is {set_home!r}, the home of nobody known: name a folder."
+            ) from error
     return PACKAGE.parent if _in_checkout() else None
 
 

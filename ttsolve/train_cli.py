@@ -22,7 +22,7 @@ from ttsolve.errors import MissingExtra
 from ttsolve.pair import load_pair
 
 train = typer.Typer(
-    help="Train a pair from nothing (needs: pip install 'ttsolve[train]').", no_args_is_help=True
+    help="Train a pair from nothing.\n\nNeeds: pip install 'ttsolve[train]'.", no_args_is_help=True
 )
 
 Work = Annotated[Path, typer.Argument(help="The folder that holds everything of this training.")]
@@ -61,7 +61,10 @@ def data(
     test: Annotated[int, typer.Option(min=1, help="Problems of the test split.")] = 500,
     calibration: Annotated[int, typer.Option(min=1, help="Of the calibration split.")] = 500,
 ) -> None:
-    """Write PocketMath's test and calibration splits and the Game-of-24 hands as JSON lines."""
+    """Write PocketMath's splits and the Game-of-24 hands.
+
+    test.jsonl, calibration.jsonl and game24.jsonl, a problem a line.
+    """
     from ttsolve.train.data import write_data
 
     for file, count in write_data(folder, test, calibration):
@@ -83,9 +86,9 @@ def generator(
         typer.Option("--from", help="A generator.gguf to go on from, with its tokenizer."),
     ] = None,
 ) -> None:
-    """Train the generator on PocketMath from nothing; write generator.gguf.
+    """Train the generator on PocketMath, from nothing.
 
-    With more --tokens than before it goes on from where it ended.
+    Writes generator.gguf. With more --tokens than before it goes on from where it ended.
     """
     with _extra():
         from ttsolve.train.run import make_generator
@@ -105,9 +108,10 @@ def labels(
     min_p: MinP = 0.1,
     seed: Seed = 0,
 ) -> None:
-    """Sample solutions of training problems and grade them; write labels-SEED.jsonl.
+    """Sample solutions of training problems and grade them.
 
-    Run it with several seeds at a time to use several cores: the verifier learns from all files.
+    Writes labels-SEED.jsonl. Run it with several seeds at a time to use several cores: the
+    verifier learns from all files.
     """
     with _extra():
         from ttsolve.train.run import make_labels
@@ -124,7 +128,10 @@ def prm(
     seed: Seed = 0,
     start: Start = None,
 ) -> None:
-    """Train the process reward model on the labels; write verifier.onnx."""
+    """Train the process reward model on the labels.
+
+    Writes verifier.onnx.
+    """
     with _extra():
         from ttsolve.train.run import make_verifier
 
@@ -139,7 +146,10 @@ def orm(
     seed: Seed = 0,
     start: Start = None,
 ) -> None:
-    """Train an outcome reward model on the same samples, to compare with; write orm.onnx."""
+    """Train an outcome reward model on the same samples.
+
+    Writes orm.onnx, to compare the process reward model with.
+    """
     with _extra():
         from ttsolve.train.run import make_verifier
 
@@ -159,7 +169,7 @@ def revisions_data(
     ] = 0.0,
     seed: Seed = 0,
 ) -> None:
-    """Sample training problems side by side; pair wrong attempts with right ones.
+    """Pair wrong attempts with the right ones that follow.
 
     Writes attempts-SEED.jsonl and, made of them, revisions-SEED.jsonl: what the reviser learns
     from. Run it with several seeds at a time to use several cores.
@@ -179,9 +189,10 @@ def reviser(
     min_p: MinP = 0.1,
     seed: Seed = 0,
 ) -> None:
-    """Train the reviser on the trajectories, from the generator; write reviser.gguf.
+    """Train the reviser on the trajectories.
 
-    The checkpoint is kept whose sampled revisions of held-out problems are right most often.
+    Goes on from the generator and writes reviser.gguf. The checkpoint is kept whose sampled
+    revisions of held-out problems are right most often.
     """
     with _extra():
         from ttsolve.train.run import make_reviser
@@ -200,7 +211,10 @@ def chains(
     min_p: MinP = 0.1,
     seed: Seed = 0,
 ) -> None:
-    """Let the reviser revise training problems, and grade its attempts; write chains-SEED.jsonl."""
+    """Let the reviser revise; grade its attempts.
+
+    Writes chains-SEED.jsonl: chains at training problems.
+    """
     with _extra():
         from ttsolve.train.run import make_chains
 
@@ -216,7 +230,10 @@ def revision_verifier(
     seed: Seed = 0,
     start: Start = None,
 ) -> None:
-    """Train the reviser's own verifier on its chains; write revision-verifier.onnx."""
+    """Train the reviser's own verifier on its chains.
+
+    Writes revision-verifier.onnx.
+    """
     with _extra():
         from ttsolve.train.run import make_verifier
 
@@ -231,9 +248,10 @@ def export(
     temperature: Temperature = 2.0,
     min_p: MinP = 0.1,
 ) -> None:
-    """Put what was trained into a pair's folder and write its pair.toml.
+    """Put what was trained into a pair's folder.
 
-    That is generator, verifier and tokenizer; and reviser and its verifier, if there are any.
+    Generator, verifier and tokenizer, the reviser and its verifier if there are any, and a
+    pair.toml that names them.
     """
     with _extra():
         from ttsolve.train.finish import export_pair
@@ -248,7 +266,10 @@ def measure(
     samples: Annotated[int, typer.Option(min=1, help="Samples of each test problem.")] = 256,
     hands: Annotated[int, typer.Option(min=1, help="Samples of each Game-of-24 hand.")] = 256,
 ) -> None:
-    """Measure the pair on its test split and the Game of 24; write the model card's figures."""
+    """Measure a pair on its test split and the Game of 24.
+
+    Writes the figures of its card.
+    """
     with _extra():
         from ttsolve.train.finish import measure_pair
 
@@ -265,7 +286,10 @@ def measure_reviser(
     cache: CacheFile = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Measure chains of revisions on the test split: pass@1 by attempt, votes; as Markdown."""
+    """Measure chains of revisions on the test split.
+
+    pass@1 by attempt and all votes, as Markdown.
+    """
     with _extra():
         from ttsolve.chain_runs import chains_report
         from ttsolve.train.data import read_problems
