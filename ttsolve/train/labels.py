@@ -116,29 +116,34 @@ def _completed(
     sampling: Sampling,
     seed: int,
 ) -> tuple[list[list[tuple[int, Solution]]], int]:
-    """`rollouts` from each prefix of the problems' samples (if these have an answer), and tokens.
+    """Rollouts from every beginning of each problem's samples, and how many tokens were drawn.
 
     Each rollout comes with the number of steps it was given.
     """
-    prefixes, how, owners = list[Solution](), list[Sampling](), list[int]()
-    for owner, (problem, solutions) in enumerate(zip(problems, grown, strict=True)):
-        found = {
-            "".join(step.text for step in s.steps[:end]): Solution(problem, s.steps[:end])
-            for s in solutions
-            if answer_of_sample(s) is not None
-            for end in range(1, len(s.steps))
-        }
-        for lane in range(len(found) * rollouts):
-            how.append(
-                replace(sampling, seed=sample_seed(seed, problem.question, len(solutions) + lane))
-            )
-        prefixes += [prefix for prefix in found.values() for _ in range(rollouts)]
-        owners += [owner] * (len(found) * rollouts)
-    drawn, usage = generator.sample(prefixes, how) if prefixes else ([], Usage())
+    places = list[tuple[int, int, Solution]]()  # problem, lane, beginning
+    for number, solutions in enumerate(grown):
+        begun = [beginning for beginning in _beginnings(solutions) for _ in range(rollouts)]
+        places += [(number, lane, b) for lane, b in enumerate(begun, start=len(solutions))]
+    how = [
+        replace(sampling, seed=sample_seed(seed, problems[number].question, lane))
+        for number, lane, _ in places
+    ]
+    drawn, usage = generator.sample([b for _, _, b in places], how) if places else ([], Usage())
     out: list[list[tuple[int, Solution]]] = [[] for _ in problems]
-    for owner, prefix, solution in zip(owners, prefixes, drawn, strict=True):
-        out[owner].append((len(prefix.steps), solution))
+    for (number, _, beginning), solution in zip(places, drawn, strict=True):
+        out[number].append((len(beginning.steps), solution))
     return out, usage.generated_tokens
+
+
+def _beginnings(solutions: Sequence[Solution]) -> list[Solution]:
+    """The different prefixes, but for the whole, of those that have an answer."""
+    found: dict[tuple[str, ...], Solution] = {}
+    for solution in solutions:
+        if answer_of_sample(solution) is not None:
+            for end in range(1, len(solution.steps)):
+                steps = solution.steps[:end]
+                found.setdefault(tuple(s.text for s in steps), Solution(solution.problem, steps))
+    return list(found.values())
 
 
 def _done(file: Path, problems: Sequence[Problem]) -> int:
