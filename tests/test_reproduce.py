@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -15,13 +16,16 @@ import eval_maker
 from ttsolve import batch
 from ttsolve.claims import CLAIMS
 from ttsolve.cli import main
-from ttsolve.cli_reproduce import _lacking
+from ttsolve.cli_reproduce import _lacking, _orm
 from ttsolve.document import Document, Figure, Grid, Section, write_document
+from ttsolve.engine import Engine
 from ttsolve.engines.sim import SimGenerator
 from ttsolve.evidence import BEAM, BEST, ratio_of
 from ttsolve.grid import sizes
 from ttsolve.reproduce import FULL, QUICK, Parts, evidence_of, longest_chains, revised
-from ttsolve.strategies import STRATEGIES
+from ttsolve.solve import open_models, solve
+from ttsolve.strategies import STRATEGIES, BestOfN
+from ttsolve.train.data import read_problems
 
 RATIOS = revised(4).strategies
 
@@ -235,6 +239,19 @@ def test_what_is_lacking_is_told(pocket) -> None:
     assert "orm" not in _lacking(pocket, pocket.folder)
     assert ("revisions" in _lacking(pocket, None)) == (pocket.reviser is None)
     assert "revisions" in STRATEGIES
+
+
+def test_an_orm_is_an_onnx_that_reads_what_the_pairs_verifier_does(pocket, tmp_path) -> None:
+    shutil.copyfile(pocket.verifier_path, tmp_path / "orm.onnx")
+    with_orm = _orm(tmp_path / "orm.onnx", pocket)
+    assert with_orm.verifier_path == tmp_path / "orm.onnx"
+    (problem,) = read_problems(pocket.folder / "data" / "test.jsonl")[:1]
+    results = []
+    for pair in (pocket, with_orm):
+        generator, verifier = open_models(pair)
+        engine = Engine(generator, verifier, seed=0, sampling=pair.sampling, budget=2)
+        results.append(solve(problem, engine, BestOfN(2), pair))
+    assert results[0].candidates == results[1].candidates
 
 
 def test_an_orm_must_judge_the_same_generator(dice, tmp_path, ttsolve, pocket) -> None:

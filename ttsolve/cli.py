@@ -161,7 +161,12 @@ def _question(problem: str) -> str:
 
 
 def bench_command(
-    *, pair: PairName = None, generator: GeneratorPath = None, gpu_layers: GpuLayers = -1
+    *,
+    pair: PairName = None,
+    generator: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A GGUF file in place of a pair.")
+    ] = None,
+    gpu_layers: GpuLayers = -1,
 ) -> None:
     """Measure tokens a second on this machine.
 

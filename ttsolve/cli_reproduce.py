@@ -63,7 +63,7 @@ def reproduce(
     ] = None,
     orm: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="The same generator with an ORM as its verifier."),
+        typer.Option(metavar="FILE", help="An ORM's ONNX, or the folder of a pair with it."),
     ] = None,
     larger: LargerFile = None,
     larger_results: LargerResults = None,
@@ -85,7 +85,7 @@ def reproduce(
 
     \b
     ttsolve reproduce --quick
-    ttsolve reproduce --full --larger large.gguf --orm models/with-orm -o report
+    ttsolve reproduce --full --larger large.gguf --orm work/orm.onnx -o report
 
     The report is one HTML file, and Markdown beside its figures. Everything is kept as it comes: an
     interrupted run goes on where it stopped.
@@ -129,21 +129,24 @@ def reproduce(
     render.progress(f"Written: {files[0]} and {files[1]}.")
 
 
-def _orm(folder: Path | None, pair: Pair) -> Pair | None:
-    """The pair's generator with the verifier of that folder.
+def _orm(orm: Path | None, pair: Pair) -> Pair | None:
+    """The pair's generator with an ORM: an ONNX that reads the pair's tokens, or another pair's.
 
     Raises:
-        UsageError: when its generator is another, or it has no verifier.
+        UsageError: when the other pair's generator is another, or there is no verifier.
         PairError: when the folder cannot be used.
     """
-    if folder is None:
+    if orm is None:
         return None
-    found = load_pair(folder)
+    if orm.is_file() and pair.verifier:
+        verifier = replace(pair.verifier, file=str(orm.resolve()), sha256=file_sha256(orm))
+        return replace(pair, verifier=verifier)
+    found = load_pair(orm)
     if found.verifier is None:
-        raise UsageError(f"{folder} has no verifier: name the folder of a pair with an ORM.")
+        raise UsageError(f"{orm} has no verifier: name the folder of a pair with an ORM.")
     if found.generator.sha256 != pair.generator.sha256 or found.prompt != pair.prompt:
         raise UsageError(
-            f"{folder} has another generator, or prompt, than {pair.name}: both verifiers must "
+            f"{orm} has another generator, or prompt, than {pair.name}: both verifiers must "
             "judge the same samples, so give it the same ones."
         )
     return replace(found, sampling=pair.sampling)

@@ -31,7 +31,7 @@ from ttsolve.cli_options import (
     ctrl_c_sets,
     settings_of,
 )
-from ttsolve.cli_store import CacheFile, NoCache, models_behind, open_store
+from ttsolve.cli_store import CacheFile, models_behind, open_store
 from ttsolve.errors import TtsolveError, UsageError
 from ttsolve.pair import default_pair
 from ttsolve.pair_rules import NAME
@@ -78,7 +78,9 @@ def session(
     temperature: Temperature = None,
     gpu_layers: GpuLayers = -1,
     cache: CacheFile = None,
-    no_cache: NoCache = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Keep nothing; recall only this session's samples.")
+    ] = False,
 ) -> None:
     """Open a session; the word `session` may be left out.
 
