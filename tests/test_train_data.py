@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ttsolve.errors import StorageError
+from ttsolve.errors import StorageError, UsageError
 from ttsolve.grade import grade
 from ttsolve.pocketmath import LEVELS, SUBJECTS, exercises, hands_of_24
 from ttsolve.train import data
@@ -84,3 +84,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch) -> None:
     with pytest.raises(StorageError, match="No space left"):
         list(data.write_data(tmp_path, 6, 6))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_labels_may_be_of_some_subjects_alone() -> None:
+    weights = data.label_weights(["countdown", "coins"])
+    assert {subject for subject, _ in weights} == {"countdown", "coins"}
+    assert weights.items() <= data.label_weights().items()
+    with pytest.raises(UsageError, match=r"no subject 'cions': use one of .*coins"):
+        data.label_weights(["coins", "cions"])

@@ -104,6 +104,9 @@ def labels(
     rollouts: Annotated[
         int, typer.Option(min=0, help="Further samples from every step of these; 0: none.")
     ] = 0,
+    subject: Annotated[
+        list[str] | None, typer.Option(help="Only problems of it; may be repeated.")
+    ] = None,
     temperature: Temperature = 2.0,
     min_p: MinP = 0.1,
     seed: Seed = 0,
@@ -117,7 +120,7 @@ def labels(
         from ttsolve.train.run import make_labels
 
         how = _sampling(temperature, min_p)
-        make_labels(work, problems, samples, rollouts, how, seed, render.progress)
+        make_labels(work, problems, samples, rollouts, subject or (), how, seed, render.progress)
 
 
 @train.command()

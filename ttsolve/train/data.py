@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ttsolve.core import Problem
+from ttsolve.errors import UsageError
 from ttsolve.files import write_whole
 from ttsolve.pocketmath import (
     CHOICE,
@@ -44,10 +45,20 @@ def test_weights() -> dict[tuple[str, int], float]:
     }
 
 
-def label_weights() -> dict[tuple[str, int], float]:
-    """How often the verifier learns from each (subject, level): more from the hardest games."""
+def label_weights(subjects: Sequence[str] = ()) -> dict[tuple[str, int], float]:
+    """How often the verifier learns from each (subject, level): more from the hardest games.
+
+    Args:
+        subjects: only these; none: all.
+
+    Raises:
+        UsageError: there is no such subject.
+    """
+    if strange := [name for name in subjects if name not in SUBJECTS]:
+        raise UsageError(f"There is no subject {strange[0]!r}: use one of {', '.join(SUBJECTS)}.")
     weights = {(s, level): LABEL_SHARES.get(s, 2.0) for s in SUBJECTS for level in LEVELS}
-    return weights | {("countdown", level): 12.0 for level in (4, 5)}
+    weights |= {("countdown", level): 12.0 for level in (4, 5)}
+    return {cell: share for cell, share in weights.items() if not subjects or cell[0] in subjects}
 
 
 def draw_split(split: Split, count: int) -> Iterator[Exercise]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,10 +82,24 @@ def make_generator(
 
 
 def make_labels(
-    work: Path, problems: int, samples: int, rollouts: int, how: Sampling, seed: int, say: Say
+    work: Path,
+    problems: int,
+    samples: int,
+    rollouts: int,
+    subjects: Sequence[str],
+    how: Sampling,
+    seed: int,
+    say: Say,
 ) -> None:
-    """Sampled and graded solutions of training problems, and rollouts from each of their steps."""
-    drawn = _training_problems(-1 - seed, problems)  # the generator's are not negative
+    """Sampled and graded solutions of training problems, and rollouts from each of their steps.
+
+    subjects: of the problems; none: all.
+
+    Raises:
+        UsageError: there is no such subject.
+        StorageError: the file could not be written.
+    """
+    drawn = _training_problems(-1 - seed, problems, subjects)  # the generator's are not negative
     with LlamaGenerator(needed(work / "generator.gguf", "generator"), PROMPT) as generator:
         file = work / f"labels-{seed}.jsonl"
         report = drawing(say)
@@ -175,6 +190,6 @@ def make_verifier(
     export_onnx(prm.train_prm(job, report), tokenizer, job.best.with_suffix(".onnx"))
 
 
-def _training_problems(seed: int, count: int) -> list[Problem]:
-    source = exercises(seed, "train", label_weights())
+def _training_problems(seed: int, count: int, subjects: Sequence[str] = ()) -> list[Problem]:
+    source = exercises(seed, "train", label_weights(subjects))
     return [e.problem for e in itertools.islice(source, count)]
