@@ -139,8 +139,9 @@ def _orm(orm: Path | None, pair: Pair) -> Pair | None:
     if orm is None:
         return None
     if orm.is_file() and pair.verifier:
-        verifier = replace(pair.verifier, file=str(orm.resolve()), sha256=file_sha256(orm))
-        return replace(pair, verifier=verifier)
+        file, sha256 = str(orm.resolve()), file_sha256(orm)
+        with_orm = replace(pair.verifier, file=file, sha256=sha256, data_sha256=None)
+        return replace(pair, verifier=with_orm)
     found = load_pair(orm)
     if found.verifier is None:
         raise UsageError(f"{orm} has no verifier: name the folder of a pair with an ORM.")
