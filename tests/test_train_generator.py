@@ -211,9 +211,14 @@ def test_greedy_accuracy_is_the_share_of_right_answers(monkeypatch, model, token
 
 
 @pytest.fixture
-def job(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(generator, "greedy_accuracy", lambda *_: 0.25)  # slow, and tested above
+def unmeasured(monkeypatch):
+    """Measuring is slow, and tested above."""
+    monkeypatch.setattr(generator, "greedy_accuracy", lambda *_: 0.25)
     monkeypatch.setattr(generator, "_tests", list)
+
+
+@pytest.fixture
+def job(path, tmp_path, unmeasured):
     return Job(tmp_path / "run", tiny_shape(path), path, RECIPE, minutes_between_saves=0.0)
 
 
@@ -335,9 +340,9 @@ def test_a_run_goes_on_from_the_weights_of_a_gguf(job, path, tmp_path) -> None:
     assert all(torch.equal(w, learned[name]) for name, w in model.state_dict().items())
 
 
-def test_who_goes_on_from_a_pair_takes_its_tokenizer(path, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(generator, "greedy_accuracy", lambda *_: 0.25)
-    monkeypatch.setattr(generator, "_tests", list)
+def test_who_goes_on_from_a_pair_takes_its_tokenizer(
+    path, tmp_path, monkeypatch, unmeasured
+) -> None:
     monkeypatch.setattr(generator, "run", lambda train, job, report: train(job, report))
     pair, work = tmp_path / "pair", tmp_path / "work"
     pair.mkdir()

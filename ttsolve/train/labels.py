@@ -120,6 +120,8 @@ def _completed(
 
     Each rollout comes with the number of steps it was given.
     """
+    if not rollouts:
+        return [[] for _ in problems], 0
     places = list[tuple[int, int, Solution]]()  # problem, lane, beginning
     for number, solutions in enumerate(grown):
         begun = [beginning for beginning in _beginnings(solutions) for _ in range(rollouts)]

@@ -25,9 +25,7 @@ class Sample:
     answer: str | None
     right: bool
     tokens: int
-    given: int = (
-        0  # of its steps, those that it was drawn from; what it did not draw it cannot judge
-    )
+    given: int = 0  # steps that it was drawn from: of these it is no evidence
 
     @property
     def text(self) -> str:
