@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 import pytest
 
-from ttsolve import arithmetic, pocketmath
+from ttsolve import arithmetic, pocketmath, subjects
 from ttsolve.answers import extract
 from ttsolve.grade import grade
 from ttsolve.pocketmath import CHOICE, LEVELS, LOCAL, SUBJECTS, Exercise, exercises
@@ -143,6 +143,16 @@ def coins(question: str) -> list[object]:
     return [" + ".join(map(str, way)) for way in ways if sum(way) == total]
 
 
+def worksheets(question: str) -> list[object]:
+    parts = re.split(r" ?(?:Ada|Ben|Cleo): ", question)[1:]
+    answers = [SOLVERS[kind_of(part)](part) for part in parts]
+    return ["; ".join(map(str, some)) for some in itertools.product(*answers)]
+
+
+def kind_of(part: str) -> str:
+    return {"Cows": "animals", "Which": "subsets", "Pay": "coins"}[part.split(maxsplit=1)[0]]
+
+
 SOLVERS: dict[str, Callable[[str], list[object]]] = {
     "quantities": quantities,
     "expressions": lambda question: [value(question.removeprefix("Compute ").rstrip("."))],
@@ -157,6 +167,7 @@ SOLVERS: dict[str, Callable[[str], list[object]]] = {
     "remainders": remainders,
     "subsets": subsets,
     "coins": coins,
+    "worksheets": worksheets,
 }
 
 
@@ -200,8 +211,9 @@ def test_a_question_is_one_line_and_a_step_too(subject: str) -> None:
 def test_every_equation_in_a_solution_holds(subject: str) -> None:
     for exercise in drawn(subject):
         *lines, answer = exercise.solution.splitlines()
-        stated = [line.split(", ")[0].split(" = ") for line in lines if " = " in line]
-        assert stated or subject in ("subsets", "coins")
+        parts = [part for line in lines for part in line.split(", ") if " = " in part]
+        stated = [part.rpartition(": ")[2].split(" = ") for part in parts]
+        assert stated or subject in ("subsets", "coins", "worksheets")
         known = {
             sides[0]: Fraction(sides[-1])
             for sides in stated
@@ -273,6 +285,42 @@ def test_what_is_left_to_pay_is_right(subject: str) -> None:
         assert len(lines) == len(used)
 
 
+def test_a_sheet_is_its_problems_in_turn() -> None:
+    """Its solution, cut at the children's names, is that of each problem alone."""
+    kinds = set()
+    for exercise in drawn("worksheets"):
+        names = [word for word in exercise.problem.question.split() if word.endswith(":")]
+        assert names == ["Ada:", "Ben:", "Cleo:"][: len(names)]
+        *lines, answer = exercise.solution.splitlines()
+        assert [line.split()[0] for line in lines if ":" in line] == names
+        worked = re.split(r"(?:^|\n)\w+: ", "\n".join(lines))[1:]
+        asked = re.split(r" ?\w+: ", exercise.problem.question)[1:]
+        parts = answer.removeprefix("Answer: ").split("; ")
+        for part, solution, own in zip(asked, worked, parts, strict=True):
+            kinds.add(kind_of(part))
+            first = numbers(solution)[0]
+            assert first == (int(own) if kind_of(part) == "animals" else numbers(own)[-1])
+    assert kinds == {"animals", "subsets", "coins"}
+
+
+def test_every_part_of_a_sheet_is_of_its_split() -> None:
+    """A part's own problem, drawn alone, would be of the sheet's split too."""
+    alone = {
+        e.problem.question: e.key
+        for subject in ("animals", "subsets", "coins")
+        for level in (1, 2, 3)
+        for e in [pocketmath.exercise(random.Random(f"{level}{n}"), subject, level)
+                  for n in range(3000)]
+    }  # fmt: skip
+    met = 0
+    for exercise in itertools.islice(exercises(9, "test", {("worksheets", 1): 1.0}), 400):
+        for part in re.split(r" ?\w+: ", exercise.problem.question)[1:]:
+            if part in alone:
+                met += 1
+                assert subjects.split_of(alone[part]) == "test"
+    assert met > 50
+
+
 # --- streams ------------------------------------------------------------------------------------
 
 
@@ -284,9 +332,9 @@ def digest(found: list[Exercise]) -> str:
 @pytest.mark.parametrize(
     ("seed", "split", "expected"),
     [
-        (0, "train", "c23a2395eabddf3b"),
-        (2024, "test", "398872d878048bb9"),
-        (2025, "calibration", "cc2c4a291aacb3a0"),
+        (0, "train", "d1c18685e14cf1d9"),
+        (2024, "test", "6a2e177dfa548f1b"),
+        (2025, "calibration", "a75efc5b328a3f78"),
     ],
 )
 def test_a_seed_gives_the_problems_it_always_gave(seed: int, split: str, expected: str) -> None:
@@ -314,7 +362,7 @@ def test_every_cell_has_problems_in_every_split() -> None:
     for subject, level in itertools.product(SUBJECTS, LEVELS):
         missing = {"train", "calibration", "test"}
         for _ in range(2000):
-            missing.discard(pocketmath.split_of(pocketmath.exercise(rng, subject, level).key))
+            missing.discard(subjects.split_of(pocketmath.exercise(rng, subject, level).key))
             if not missing:
                 break
         assert not missing, (subject, level)
@@ -360,9 +408,7 @@ def test_a_sum_with_several_common_denominators_is_known_as_shared() -> None:
         by_question.setdefault(exercise.problem.question, set()).add(exercise.key)
         shared.setdefault(exercise.problem.question, set()).add(exercise.shared)
         assert exercise.key not in exercise.others
-    crossing = {
-        q for q, keys in by_question.items() if len(set(map(pocketmath.split_of, keys))) > 1
-    }
+    crossing = {q for q, keys in by_question.items() if len(set(map(subjects.split_of, keys))) > 1}
     assert len(crossing) > 10
     assert all(shared[question] == {True} for question in crossing)
     assert sum(flags == {False} for flags in shared.values()) > 100
@@ -379,7 +425,7 @@ def test_training_never_makes_24_from_four_numbers(training) -> None:
 
 def test_a_held_out_hand_occurs_with_no_target(training) -> None:
     keys = {e.key for e in training if e.problem.subject == "countdown"}
-    assert not [key for key in keys if pocketmath.held_out(key)]
+    assert not [key for key in keys if subjects.held_out(key)]
     met = {h.reference for h in pocketmath.hands_of_24() if f"numbers {h.reference[4:]}" in keys}
     assert len(met) > 80  # the other half is met
 
@@ -390,7 +436,7 @@ def test_a_held_out_hand_occurs_with_no_target(training) -> None:
 def test_there_are_1362_hands() -> None:
     hands = pocketmath.hands_of_24()
     assert len({h.question for h in hands}) == len({h.id for h in hands}) == len(hands) == 1362
-    held = sum(pocketmath.held_out(f"numbers {h.reference[4:]}") for h in hands)
+    held = sum(subjects.held_out(f"numbers {h.reference[4:]}") for h in hands)
     assert held > 600
     assert len(hands) - held > 600
 
@@ -416,4 +462,4 @@ def test_known_hands(hand: str, answer: str | None) -> None:
 def test_only_hands_are_held_out() -> None:
     for n in range(1, 14):
         for key in ("numbers {} 13 13", "numbers {} 13 13 14", "coins {} + 13", "x {} 1 1 1"):
-            assert not pocketmath.held_out(key.format(n))
+            assert not subjects.held_out(key.format(n))

@@ -22,6 +22,7 @@ from ttsolve.train.card import (
     split_figures,
     write_figures,
 )
+from ttsolve.train.figures import vote_table
 
 HANDS = [Problem("q", f"24: {n}") for n in ("1 2 3 4", "4 7 8 8", "1 1 1 8", "2 2 2 3")]
 
@@ -53,6 +54,15 @@ def test_the_base_line_is_measured_like_the_verifier() -> None:
     same = test["auc on the problems of the base lines"]
     assert test["auc of base lines"]["log-likelihood"] == same == test["auc"]
     assert test["auc"]["choice"].value > 0.7
+
+
+def test_a_majority_knows_nothing_of_the_scores() -> None:
+    """Two answers, one sample each: the first wins, though the verifier is for the other."""
+    pool = Pool(np.array([0, 1]), np.array([False, True]), np.array([0.1, 0.9]), subject="coins")
+    row = vote_table([pool] * 12)[-1]
+    assert row["n"] == 2
+    assert row["weighted"].value == 1.0
+    assert 0.4 < row["majority"].value < 0.6  # whichever was drawn first
 
 
 def test_the_hands_fall_into_two_halves() -> None:

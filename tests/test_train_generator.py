@@ -26,7 +26,7 @@ from train_maker import (
     wild_model,
     write_tokenizer,
 )
-from ttsolve import pocketmath
+from ttsolve import pocketmath, subjects
 from ttsolve.engines.bpe import ByteBpe
 from ttsolve.errors import ModelError, StorageError, UsageError
 from ttsolve.pocketmath import exercises
@@ -197,7 +197,7 @@ def test_greedy_in_a_batch_is_greedy_alone_and_without_a_cache(model, tokenizer)
 def test_progress_is_measured_on_problems_that_are_never_trained_on() -> None:
     tests = generator._tests()
     assert len(tests) == 100
-    assert {pocketmath.split_of(e.key) for e in tests} == {"calibration"}
+    assert {subjects.split_of(e.key) for e in tests} == {"calibration"}
     assert not [e for e in tests if e.shared]
 
 

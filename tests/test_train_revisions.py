@@ -22,13 +22,13 @@ from ttsolve.core import Problem, Solution, Step, Usage
 from ttsolve.engine import Sampling
 from ttsolve.errors import UsageError
 from ttsolve.pocketmath import exercises
-from ttsolve.train import reviser, revisions
+from ttsolve.train import reviser, revisions, run
 from ttsolve.train.batches import read_labelled
 from ttsolve.train.checkpoint import load_state, save_state
 from ttsolve.train.data import label_weights, read_problems
 from ttsolve.train.labels import MEMORY, draw
 from ttsolve.train.model import LanguageModel
-from ttsolve.train.pool_file import read_pool
+from ttsolve.train.pool_file import line_of, read_pool
 from ttsolve.train.reviser import ROW, Document, Job, Recipe, document, tensors
 from ttsolve.train.revisions import Trajectory, context, trajectories
 from ttsolve.train.sampling import sample
@@ -132,6 +132,41 @@ def test_a_reviser_never_sees_a_question_of_the_splits(pocket) -> None:
 # --- rows ---------------------------------------------------------------------------------------
 
 
+def test_the_labelled_samples_give_trajectories_too(tmp_path, monkeypatch) -> None:
+    class Nobody:
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None: ...
+
+    def attempts(_, problems, samples, how, file, **__) -> None:
+        file.write_text(line("What is 1?"), encoding="utf-8")
+
+    def line(question: str) -> str:
+        problem = Problem(question, "1")
+        texts = ("2 - 1 = 1\nAnswer: 1\n", "2 - 1 = 3\nAnswer: 3\n")
+        some = [Solution(problem, (Step(text, 9),), "stop") for text in texts]
+        return line_of(problem, [(0, s) for s in some])
+
+    monkeypatch.setattr(run, "LlamaGenerator", Nobody)
+    monkeypatch.setattr(run, "draw", attempts)
+    (tmp_path / "generator.gguf").touch()
+
+    def make(labels: bool) -> dict[str, set[str]]:
+        how = Sampling()
+        run.make_revisions_data(tmp_path, 1, 2, how, 0.0, 7, lambda _: None, labels=labels)
+        files = tmp_path.glob("revisions-*.jsonl")
+        return {f.name: {t.question for t in revisions.read_trajectories([f])} for f in files}
+
+    assert make(labels=False) == {"revisions-7.jsonl": {"What is 1?"}}
+    with pytest.raises(UsageError, match="no labels"):
+        make(labels=True)
+    (tmp_path / "labels-3.jsonl").write_text(line("What is 2?"), encoding="utf-8")
+    assert make(labels=True) == {
+        "revisions-7.jsonl": {"What is 1?"},
+        "revisions-labels-3-7.jsonl": {"What is 2?"},
+    }
+
+
 def test_a_trajectory_is_read_as_one_text(tokenizer) -> None:
     one = Trajectory("What is 1?", ("Answer: 2\n", "Answer: 3\n"), "2 - 1 = 1\nAnswer: 1\n")
     made = document(one, tokenizer)
@@ -145,7 +180,7 @@ def test_a_trajectory_is_read_as_one_text(tokenizer) -> None:
 
 
 def test_the_oldest_attempts_go_where_they_do_not_fit(tokenizer) -> None:
-    long = tuple(f"{n} " * 130 + "\n" for n in range(1, 5))
+    long = tuple(f"{n} " * (ROW // 4) + "\n" for n in range(1, 5))
     made = document(Trajectory("What is 1?", long, "Answer: 1\n"), tokenizer)
     text = tokenizer.decode(list(made.tokens))
     assert len(made.tokens) <= ROW

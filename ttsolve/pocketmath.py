@@ -1,6 +1,6 @@
 """PocketMath: the small world of school problems that the embedded pair knows.
 
-A seeded, unlimited source of problems with worked steps, in fourteen subjects of two kinds. In a
+A seeded, unlimited source of problems with worked steps, in fifteen subjects of two kinds. In a
 *local* subject every line follows from what stands above it; in a *choice* subject a line is a
 choice whose worth shows only later, while the end is easy to check. One step a line; the last line
 states the answer. The subjects themselves are written in the `subjects_*.py` beside this file.
@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from hashlib import blake2b
-from typing import Literal
 
 from ttsolve import subjects_choice as choice
 from ttsolve import subjects_numbers as numbers
 from ttsolve import subjects_words as words
 from ttsolve.core import Problem
-from ttsolve.subjects import Draft
+from ttsolve.subjects import Draft, Split, split_of
 
-Split = Literal["train", "calibration", "test"]
 Hand = tuple[int, ...]
 LEVELS = (1, 2, 3, 4, 5)
 NAMES = words.NAMES
@@ -48,6 +46,7 @@ CHOICE: dict[str, Callable[[random.Random, int], Draft]] = {
     "remainders": choice.remainders,
     "subsets": choice.subsets,
     "coins": choice.coins,
+    "worksheets": choice.worksheets,
 }
 SUBJECTS = LOCAL | CHOICE
 
@@ -87,28 +86,6 @@ def _key(subject: str, lines: list[str]) -> str:
 
 def _nameless(line: str) -> str:
     return " ".join("_" if word in NAMES else word for word in line.split())
-
-
-def split_of(key: str) -> Split | None:
-    """The split of a key; None for hands that training must never see (see `held_out`)."""
-    place = int.from_bytes(blake2b(key.encode(), digest_size=4).digest(), "little")
-    if place % 16 == 0:
-        return "test"
-    if place % 16 == 1:
-        return "calibration"
-    return None if held_out(key) else "train"
-
-
-def held_out(key: str) -> bool:
-    """Whether these four numbers are in the half of the Game-of-24 hands that training never sees.
-
-    Half of all hands of four numbers 1 to 13, drawn by hash, occur in no training problem, whatever
-    its target. (No training problem has target 24 with four numbers, in either half.)
-    """
-    kind, *hand = key.split()
-    if kind != "numbers" or len(hand) != 4 or any(int(n) > 13 for n in hand):
-        return False
-    return blake2b(b"hand " + " ".join(hand).encode(), digest_size=1).digest()[0] % 2 == 0
 
 
 def exercises(

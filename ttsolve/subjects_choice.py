@@ -1,4 +1,4 @@
-"""Choice subjects: a line is a choice whose worth shows only later; the end is easy to check."""
+"""Choice subjects: a line is a choice whose worth shows only later, or a guess with its check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from ttsolve.subjects import Draft
+from ttsolve.subjects import Draft, split_of
 
 
 def countdown(rng: random.Random, level: int) -> Draft:
@@ -84,24 +84,21 @@ def pairs(rng: random.Random, level: int) -> Draft:
         total, product = a + b, a * b
         if a != b and product < 2500:
             break
-    lines = [f"Try {a} and {b}", f"{a} + {b} = {total}", f"{a} * {b} = {product}"]
+    line = f"Try {a} and {b}, {a} + {b} = {total}, {a} * {b} = {product}"
     question = f"Two numbers have sum {total} and product {product}. What is the larger?"
-    return Draft(question, lines, str(a), key=f"pairs {a} {b}")
+    return Draft(question, [line], str(a), key=f"pairs {a} {b}")
 
 
 def animals(rng: random.Random, level: int) -> Draft:
     """Heads and legs: guess and check."""
     cows, hens = rng.randint(1, 5 + 9 * level), rng.randint(1, 5 + 9 * level)
     heads, legs = cows + hens, 4 * cows + 2 * hens
-    lines = [
-        f"Try {cows} cows and {hens} hens",
-        f"{cows} + {hens} = {heads}",
-        f"4 * {cows} = {4 * cows}",
-        f"2 * {hens} = {2 * hens}",
-        f"{4 * cows} + {2 * hens} = {legs}",
-    ]
+    line = (
+        f"Try {cows} cows and {hens} hens, {cows} + {hens} = {heads}, "
+        f"{4 * cows} + {2 * hens} = {legs}"
+    )
     question = f"Cows and hens have {heads} heads and {legs} legs. How many cows are there?"
-    return Draft(question, lines, str(cows), key=f"animals {cows} {hens}")
+    return Draft(question, [line], str(cows), key=f"animals {cows} {hens}")
 
 
 def remainders(rng: random.Random, level: int) -> Draft:
@@ -112,16 +109,12 @@ def remainders(rng: random.Random, level: int) -> Draft:
         if math.gcd(p, q) == 1:
             break
     n = rng.randint(1, p * q - 1)
-    lines = [
-        f"Try {n}",
-        f"{n} = {n // p} * {p} + {n % p}",
-        f"{n} = {n // q} * {q} + {n % q}",
-    ]
+    line = f"Try {n}, {n} = {n // p} * {p} + {n % p}, {n} = {n // q} * {q} + {n % q}"
     question = (
         f"Which number below {p * q} leaves {n % p} when divided by {p} "
         f"and {n % q} when divided by {q}?"
     )
-    return Draft(question, lines, str(n), key=f"remainders {n} {min(p, q)} {max(p, q)}")
+    return Draft(question, [line], str(n), key=f"remainders {n} {min(p, q)} {max(p, q)}")
 
 
 def subsets(rng: random.Random, level: int) -> Draft:
@@ -166,3 +159,27 @@ def coins(rng: random.Random, level: int) -> Draft:
     question = f"Pay {sum(chosen)} with {len(chosen)} coins of {', '.join(map(str, kinds))}."
     answer = " + ".join(map(str, chosen))
     return Draft(question, lines, answer, key=f"coins {answer}")
+
+
+CHILDREN = ("Ada", "Ben", "Cleo")  # whose problems a sheet holds, one each
+SHEETS = ((2, 1), (2, 2), (2, 3), (3, 1), (3, 2))  # how many problems, and their level
+
+
+def worksheets(rng: random.Random, level: int) -> Draft:
+    """Several problems on one sheet, worked in turn: the sheet is right where all of them are."""
+    count, difficulty = SHEETS[level - 1]
+    parts = [_on_a_sheet(rng, difficulty)]
+    while len(parts) < count:  # all of one split: no part of a sheet is a problem of another's
+        part = _on_a_sheet(rng, difficulty)
+        if split_of(str(part.key)) == split_of(str(parts[0].key)):
+            parts.append(part)
+    named = list(zip(CHILDREN, parts, strict=False))
+    lines = [
+        line for child, part in named for line in (f"{child}: {part.lines[0]}", *part.lines[1:])
+    ]
+    question = " ".join(f"{child}: {part.question}" for child, part in named)
+    return Draft(question, lines, "; ".join(part.answer for part in parts), key=parts[0].key)
+
+
+def _on_a_sheet(rng: random.Random, level: int) -> Draft:
+    return rng.choice((animals, subsets, coins))(rng, level)

@@ -170,6 +170,9 @@ def revisions_data(
         float,
         typer.Option(min=0.0, max=1.0, help="Share that shows a right attempt, to be kept."),
     ] = 0.0,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Make some of the verifier's labelled samples as well.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Pair wrong attempts with the right ones that follow.
@@ -181,7 +184,7 @@ def revisions_data(
         from ttsolve.train.run import make_revisions_data
 
         how = _sampling(temperature, min_p)
-        make_revisions_data(work, problems, samples, how, keep, seed, render.progress)
+        make_revisions_data(work, problems, samples, how, keep, seed, render.progress, labels)
 
 
 @train.command()

@@ -15,16 +15,16 @@ from ttsolve.pocketmath import (
     LOCAL,
     SUBJECTS,
     Exercise,
-    Split,
     exercises,
     hands_of_24,
 )
+from ttsolve.subjects import Split
 
 SEEDS: dict[Split, int] = {"test": 2024, "calibration": 2025}
 
 
-# Search pays where a step is a choice: three of four problems of the splits are of that kind.
-SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0}
+# Search pays where a step is a choice: four of five problems of the splits are of that kind.
+SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0, "worksheets": 8.0}
 # More of what the generator gets wrong in many ways.
 LABEL_SHARES = dict.fromkeys(LOCAL, 1.0) | {
     "countdown": 6.0,
@@ -33,6 +33,7 @@ LABEL_SHARES = dict.fromkeys(LOCAL, 1.0) | {
     "pairs": 4.0,
     "quantities": 6.0,
     "fractions": 3.0,
+    "worksheets": 20.0,
 }
 
 

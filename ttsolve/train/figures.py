@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from ttsolve.answers import group
 from ttsolve.core import Problem, Solution, Step
 from ttsolve.engine import Verifier
 from ttsolve.measure import Estimate, Pool
-from ttsolve.pocketmath import CHOICE, split_of
+from ttsolve.pocketmath import CHOICE
+from ttsolve.subjects import split_of
 from ttsolve.train.model import LanguageModel, causal_mask
 from ttsolve.train.pool_file import Drawn
 from ttsolve.train.tokenizer import special_ids
@@ -74,11 +76,16 @@ def token_likelihoods(
 
 
 def vote_table(pools: Sequence[Pool]) -> list[dict[str, object]]:
-    """Accuracy of each vote, and pass@N, at every budget the pools allow."""
+    """Accuracy of each vote, and pass@N, at every budget the pools allow.
+
+    Majority is that of the strategy, which has no verifier: of equal ones the first wins.
+    """
     size = min((len(p.right) for p in pools), default=0)
+    unscored = [replace(p, scores=np.full_like(p.scores, np.nan)) for p in pools]
     rows: list[dict[str, object]] = []
     for n in (n for n in BUDGETS if n <= size):
-        votes = {m: measure.vote_rates(pools, m, n) for m in ("weighted", "best", "majority")}
+        votes = {m: measure.vote_rates(pools, m, n) for m in ("weighted", "best")}
+        votes["majority"] = measure.vote_rates(unscored, "majority", n)
         row: dict[str, object] = {"n": n, "pass": measure.pass_at(pools, n)}
         row |= {m: measure.mean(v) for m, v in votes.items()}
         row["weighted_minus_majority"] = measure.paired(votes["weighted"], votes["majority"])

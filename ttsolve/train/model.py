@@ -73,7 +73,8 @@ class Block(nn.Module):
         k = rotate(k, positions, self.shape.rope_base)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        with torch.autocast("cpu", enabled=False):  # bfloat16 attention is slow backwards there
+            attended = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
         x = x + self.output(attended.transpose(1, 2).flatten(2))
         y = self.feed_norm(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y)), (k, v)
@@ -163,7 +164,8 @@ class RewardModel(nn.Module):
 
     def _surprise(self, before: Tensor, ids: Tensor) -> Tensor:
         """Each token's log-probability, the likeliest one's, the difference: [batch, tokens, 3]."""
-        logs = F.log_softmax(self.trunk.logits(before), dim=-1)
+        with torch.autocast("cpu", enabled=False):  # as exact as where the verifier is used
+            logs = F.log_softmax(self.trunk.logits(before.float()), dim=-1)
         own = logs.gather(-1, ids[..., None])
         best = logs.max(dim=-1, keepdim=True).values
         return torch.cat((own, best, own - best), dim=-1).clamp(min=-12.0)

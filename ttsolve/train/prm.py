@@ -51,7 +51,7 @@ class Recipe:
     """Everything that decides what a run learns."""
 
     tokens: int = 10_000_000
-    rows: int = 16  # per optimiser step
+    rows: int = 14  # per optimiser step
     rate: float = 2e-3
     warmup: int = 100  # steps
     weight_decay: float = 0.02

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -36,7 +36,8 @@ from ttsolve.train.sampling import sample
 from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer, special_ids
 
-ROW = 512  # tokens: a question and five attempts, as a rule
+ROW = 768  # tokens: a question and five attempts, as a rule
+CONTEXT = 1024  # of the reviser: a row, and room for an attempt of any length behind it
 ANSWERED = re.compile(r"^Answer:.*\n", re.MULTILINE)
 LOOKED_AT = 120  # problems
 REPORT_EVERY, LOOK_EVERY = 50, 200  # steps
@@ -47,7 +48,7 @@ class Recipe:
     """Everything that decides what a run learns."""
 
     tokens: int = 3_000_000
-    rows: int = 6  # per optimiser step
+    rows: int = 4  # per optimiser step
     rate: float = 7e-4
     warmup: int = 100  # steps
     weight_decay: float = 0.02
@@ -142,6 +143,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_generator(job.generator).train().to(device)
+    model.shape = replace(model.shape, context=CONTEXT)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
     tokenizer = load_tokenizer(job.tokenizer)
     known = [document(t, tokenizer) for t in read_trajectories(job.files)]

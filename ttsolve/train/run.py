@@ -107,18 +107,32 @@ def make_labels(
 
 
 def make_revisions_data(
-    work: Path, problems: int, samples: int, how: Sampling, keep: float, seed: int, say: Say
+    work: Path,
+    problems: int,
+    samples: int,
+    how: Sampling,
+    keep: float,
+    seed: int,
+    say: Say,
+    labels: bool = False,
 ) -> None:
     """Samples of training problems drawn side by side, and the trajectories made of them.
 
     keep: the share of trajectories that show a right attempt, to be kept.
+    labels: whether trajectories are made of the verifier's labelled samples too.
+
+    Raises:
+        UsageError: there are no such samples.
     """
+    others = made(work, "labels", "labels") if labels else ()
     drawn = _training_problems(-1_000_001 - seed, problems)  # nor are they the labels'
     pool = work / f"attempts-{seed}.jsonl"
     with LlamaGenerator(needed(work / "generator.gguf", "generator"), PROMPT) as generator:
         draw(generator, drawn, samples, how, pool, seed=seed, report=drawing(say))
-    file = work / f"revisions-{seed}.jsonl"
-    say(f"{file}: {write_trajectories(pool, file, seed, keep):,} trajectories")
+    for source in (pool, *others):
+        name = f"{source.stem}-" if source in others else ""
+        file = work / f"revisions-{name}{seed}.jsonl"
+        say(f"{file}: {write_trajectories(source, file, seed, keep):,} trajectories")
 
 
 def make_reviser(work: Path, tokens: int, how: Sampling, seed: int, say: Say) -> None:

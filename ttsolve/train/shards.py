@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessContext, ProcessException, spawn
 
 from ttsolve.errors import TtsolveError
+from ttsolve.train.precision import mixed
 
 SHARDS = 2
 J = TypeVar("J")
@@ -124,7 +125,8 @@ def learn(
     own = range(dist.get_rank(), dist.get_rank() + 1) if dist.is_initialized() else range(SHARDS)
     total = 0.0
     for shard in own:
-        loss = loss_of(shard)
+        with mixed():
+            loss = loss_of(shard)
         (loss / SHARDS).backward()
         total += loss.item()
     _share_gradients(model)
