@@ -106,6 +106,20 @@ def test_every_cell_has_a_row_and_no_row_more_units_than_its_budget() -> None:
     assert all(row.oracle is not None and 0 <= row.rate <= 1 for row in outcome.rows)
 
 
+def test_a_row_says_how_well_the_scores_of_its_candidates_tell_right_from_wrong() -> None:
+    outcomes = eval_maker.measured(12, (*BOTH, "majority"), (1, 16))
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    told = report.areas(rows)
+    assert set(told) == {(16, name) for name in BOTH}  # no scores; one candidate is not two
+    for outcome in outcomes:
+        (pool,) = outcome.pools
+        (own,) = (r for r in outcome.rows if (r.strategy, r.budget) == ("best-of-n", 16))
+        a, b = pool.scores[pool.right][:, None], pool.scores[~pool.right]
+        expected = ((a > b) + (a == b) / 2).mean() if a.size and b.size else None
+        assert own.auc == pytest.approx(expected)
+    assert told[16, "best-of-n"].value > 0.5  # the dice's verifier is worth something
+
+
 def test_a_budget_too_small_for_a_strategy_is_left_out() -> None:
     assert sizes("lookahead:lookahead=3", (2, 4, 16)) == [4, 16]
     assert sizes("auto:confidence=0.9", (2, 4)) == [2, 4]
@@ -195,7 +209,8 @@ def test_a_poisoned_reference_reaches_no_generator_verifier_or_policy() -> None:
         )
         rows.append(evaluator(Entry(1, "a", problem)).rows)
     blind = [
-        [replace(row, right=0, rate=0, oracle=None, seconds=0) for row in each] for each in rows
+        [replace(row, right=0, rate=0, oracle=None, auc=None, seconds=0) for row in each]
+        for each in rows
     ]
     assert blind[0] == blind[1]
     assert not any(row.right for row in rows[0])

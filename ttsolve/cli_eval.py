@@ -146,6 +146,7 @@ def _show(
         if name != "best-of-n":
             differences = report.against(rows, name, "best-of-n")
             render_eval.show_differences(name, "best-of-n", differences)
+    render_eval.show_areas(report.areas(rows))
     binned = report.points_by_bin(rows, by_bin) if by_bin else []  # type: ignore[arg-type]
     render_eval.show_points(binned)
     render_eval.show_stops(report.stopped(rows))

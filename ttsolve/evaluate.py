@@ -21,7 +21,7 @@ from ttsolve.engine import Engine
 from ttsolve.errors import ProblemTooLong, UsageError
 from ttsolve.grade import grade
 from ttsolve.grid import Grid, Row, sizes
-from ttsolve.measure import Floats, Method, Pool, vote_rates
+from ttsolve.measure import Floats, Method, Pool, separation, vote_rates
 from ttsolve.pair import Pair
 from ttsolve.policy import Policy, content_hash
 from ttsolve.pools import pool_of, unscored, vote_among
@@ -76,7 +76,8 @@ class Evaluator:
                 for text in self.grid.searches:
                     for budget in sizes(text, self.grid.budgets):
                         run = self._run(problem, text, budget, seed)
-                        rows.append(run.row(self.policy, pool))
+                        ends = pool_of(run.result.candidates, problem, self.pair)
+                        rows.append(run.row(self.policy, pool, separation(ends.scores, ends.right)))
                         usage += run.result.usage
                         found = chains_of(run.result.candidates, problem, self.pair).right
                         if found.size:
@@ -128,7 +129,7 @@ class _Run:
     seconds: float
     pair: Pair
 
-    def row(self, policy: Policy, pool: _Pooled | None) -> Row:
+    def row(self, policy: Policy, pool: _Pooled | None, auc: float | None = None) -> Row:
         """The run as a row."""
         result, by = self.result, aggregation_of(self.pair)
         score = score_of(result.best, by) if result.best else None
@@ -152,6 +153,7 @@ class _Run:
             seconds=self.seconds,
             oracle=pool.oracle if pool else None,
             predicted=pool.predicted if pool else None,
+            auc=auc,
         )
 
 
@@ -206,6 +208,7 @@ class _Pooled:
             tokens=whole.tokens * budget / size,
             verifier_tokens=judged,
             seconds=whole.seconds * budget / size,
+            auc=separation(pool.scores[:budget], pool.right[:budget]),
         )
 
 

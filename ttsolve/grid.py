@@ -59,6 +59,8 @@ class Row:
     seconds: float
     oracle: float | None = None  # difficulty: the pool's share of right samples
     predicted: float | None = None  # difficulty: the pool's mean score
+    # How often a right candidate is scored above a wrong one; None: unless there are both, scored.
+    auc: float | None = None
 
 
 def sizes(strategy: str, budgets: Sequence[int]) -> list[int]:

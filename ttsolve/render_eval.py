@@ -62,6 +62,12 @@ def show_differences(one: str, other: str, differences: dict[int, Estimate]) -> 
         line(f"{one} over {other}, budget {budget}: {sign}, n={difference.n}")
 
 
+def show_areas(areas: dict[tuple[int, str], Estimate]) -> None:
+    """How well the scores tell right candidates from wrong ones."""
+    for (budget, strategy), area in sorted(areas.items()):
+        line(f"{strategy}, budget {budget}: AUC of the candidates' scores {area}")
+
+
 def show_fits(fits: Sequence[Fitted]) -> None:
     """The table that was fitted; its accuracy is cross-validated."""
     for fit in fits:

@@ -96,6 +96,16 @@ def against(rows: Sequence[Row], one: str, other: str) -> dict[int, Estimate]:
     return out
 
 
+def areas(rows: Sequence[Row]) -> dict[tuple[int, str], Estimate]:
+    """The AUC of the candidates' scores within a run, by budget and strategy.
+
+    The mean over runs that have right and wrong candidates, with scores; n counts these.
+    """
+    both = [row for row in rows if row.auc is not None]
+    cells = _by(both, lambda row: (row.budget, row.strategy))
+    return {key: mean(row.auc or 0.0 for row in cell) for key, cell in cells.items()}
+
+
 def stopped(rows: Sequence[Row]) -> list[Stopped]:
     """How the early stops went, by strategy and budget."""
     runs = [row for row in rows if row.strategy.startswith(f"{Auto.name}:")]
