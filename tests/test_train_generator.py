@@ -26,7 +26,7 @@ from train_maker import (
     wild_model,
     write_tokenizer,
 )
-from ttsolve import pocketmath, subjects
+from ttsolve import subjects
 from ttsolve.engines.bpe import ByteBpe
 from ttsolve.errors import ModelError, StorageError, UsageError
 from ttsolve.pocketmath import exercises
