@@ -17,7 +17,7 @@ PROMPT = PromptFormat(full_stop=True)
 SAMPLING = Sampling(max_tokens=200)
 WORLD = World(
     "PocketMath",
-    "school problems with small whole numbers: number games, guess and check, coins, "
+    "school problems with small whole numbers: number games, guess and check, coins, worksheets, "
     "expressions, equations, fractions, percentages, sequences, rates, divisors, quantities.",
 )
 
