@@ -123,10 +123,10 @@ def test_the_verifier_tells_right_from_wrong_within_problems(
 
 def test_it_makes_24(generator: LlamaGenerator, verifier: OnnxVerifier, pocket: Pair) -> None:
     problem = Problem("Make 24 from 4, 7, 8, 8", "24: 4 7 8 8", "countdown")
-    engine = Engine(generator, verifier, seed=0, sampling=pocket.sampling, budget=256)
-    result = solve(problem, engine, BestOfN(256), pocket)
+    engine = Engine(generator, verifier, seed=0, sampling=pocket.sampling, budget=64)
+    result = solve(problem, engine, BestOfN(64), pocket)
     assert grade(problem, result.answer)
-    assert result.usage.units == 256
+    assert result.usage.units == 64
     prompt = len(generator.tokenize(problem.question))
     assert result.usage.prompt_tokens < (generator.loops + 1) * prompt  # once in each loop
 

@@ -107,8 +107,8 @@ def labels(
     subject: Annotated[
         list[str] | None, typer.Option(help="Only problems of it; may be repeated.")
     ] = None,
-    temperature: Temperature = 2.0,
-    min_p: MinP = 0.1,
+    temperature: Temperature = 1.5,
+    min_p: MinP = 0.03,
     seed: Seed = 0,
 ) -> None:
     """Sample solutions of training problems and grade them.
@@ -191,8 +191,8 @@ def revisions_data(
 def reviser(
     work: Work,
     tokens: Millions = 3.0,
-    temperature: Temperature = 2.0,
-    min_p: MinP = 0.1,
+    temperature: Temperature = 1.5,
+    min_p: MinP = 0.03,
     seed: Seed = 0,
 ) -> None:
     """Train the reviser on the trajectories.
@@ -213,8 +213,8 @@ def chains(
     problems: Annotated[int, typer.Option(min=1, help="Training problems to sample.")] = 6000,
     chains: Annotated[int, typer.Option(min=1, help="Chains of each problem.")] = 4,
     length: Annotated[int, typer.Option(min=2, help="Attempts of each chain.")] = 5,
-    temperature: Temperature = 2.0,
-    min_p: MinP = 0.1,
+    temperature: Temperature = 1.5,
+    min_p: MinP = 0.03,
     seed: Seed = 0,
 ) -> None:
     """Let the reviser revise; grade its attempts.
@@ -251,8 +251,8 @@ def revision_verifier(
 def export(
     work: Work,
     output: Annotated[Path, typer.Option("--output", "-o", help="The pair's folder.")],
-    temperature: Temperature = 2.0,
-    min_p: MinP = 0.1,
+    temperature: Temperature = 1.5,
+    min_p: MinP = 0.03,
 ) -> None:
     """Put what was trained into a pair's folder.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from ttsolve.core import Problem, Solution, Step
 from ttsolve.engine import Verifier
 from ttsolve.measure import Estimate, Pool
 from ttsolve.pocketmath import CHOICE
+from ttsolve.pools import unscored
 from ttsolve.subjects import split_of
 from ttsolve.train.model import LanguageModel, causal_mask
 from ttsolve.train.pool_file import Drawn
@@ -81,11 +81,11 @@ def vote_table(pools: Sequence[Pool]) -> list[dict[str, object]]:
     Majority is that of the strategy, which has no verifier: of equal ones the first wins.
     """
     size = min((len(p.right) for p in pools), default=0)
-    unscored = [replace(p, scores=np.full_like(p.scores, np.nan)) for p in pools]
+    blind = [unscored(pool) for pool in pools]
     rows: list[dict[str, object]] = []
     for n in (n for n in BUDGETS if n <= size):
         votes = {m: measure.vote_rates(pools, m, n) for m in ("weighted", "best")}
-        votes["majority"] = measure.vote_rates(unscored, "majority", n)
+        votes["majority"] = measure.vote_rates(blind, "majority", n)
         row: dict[str, object] = {"n": n, "pass": measure.pass_at(pools, n)}
         row |= {m: measure.mean(v) for m, v in votes.items()}
         row["weighted_minus_majority"] = measure.paired(votes["weighted"], votes["majority"])
