@@ -164,7 +164,7 @@ class RewardModel(nn.Module):
 
     def _surprise(self, before: Tensor, ids: Tensor) -> Tensor:
         """Each token's log-probability, the likeliest one's, the difference: [batch, tokens, 3]."""
-        with torch.autocast("cpu", enabled=False):  # as exact as where the verifier is used
+        with torch.autocast(ids.device.type, enabled=False):  # exact, as where verifiers are used
             logs = F.log_softmax(self.trunk.logits(before.float()), dim=-1)
         own = logs.gather(-1, ids[..., None])
         best = logs.max(dim=-1, keepdim=True).values
