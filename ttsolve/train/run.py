@@ -129,8 +129,7 @@ def make_revisions_data(
     pool = work / f"attempts-{seed}.jsonl"
     with LlamaGenerator(needed(work / "generator.gguf", "generator"), PROMPT) as generator:
         draw(generator, drawn, samples, how, pool, seed=seed, report=drawing(say))
-    for source in (pool, *others):
-        name = f"{source.stem}-" if source in others else ""
+    for source, name in ((pool, ""), *((other, f"{other.stem}-") for other in others)):
         file = work / f"revisions-{name}{seed}.jsonl"
         say(f"{file}: {write_trajectories(source, file, seed, keep):,} trajectories")
 
