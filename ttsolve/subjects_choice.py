@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ttsolve.subjects import Draft, split_of
 
@@ -77,6 +77,10 @@ def countdown_draft(numbers: Sequence[int], target: int, path: Sequence[Move]) -
     )
 
 
+GUESSING = 0.4  # how likely a guess is wrong in a worked solution
+TRIES = 5  # guesses in a worked solution at most
+
+
 def pairs(rng: random.Random, level: int) -> Draft:
     """Two numbers from their sum and product: guess and check."""
     while True:
@@ -84,21 +88,44 @@ def pairs(rng: random.Random, level: int) -> Draft:
         total, product = a + b, a * b
         if a != b and product < 2500:
             break
-    line = f"Try {a} and {b}, {a} + {b} = {total}, {a} * {b} = {product}"
+
+    def attempt(n: int) -> str:
+        m = total - n
+        return f"Try {n} and {m}, {n} + {m} = {total}, {n} * {m} = {n * m}"
+
     question = f"Two numbers have sum {total} and product {product}. What is the larger?"
-    return Draft(question, [line], str(a), key=f"pairs {a} {b}")
+    lines = _tries(rng, a, range(total // 2 + 1, total), attempt)
+    return Draft(question, lines, str(a), key=f"pairs {a} {b}")
+
+
+def _tries(
+    rng: random.Random, right: int, guesses: Sequence[int], attempt: Callable[[int], str]
+) -> list[str]:
+    """Some wrong guesses, each found out by its check, and the right one.
+
+    How many come first tells nothing of the next, so that a check has to be reckoned: where every
+    worked check came out right, it could be copied from the question, whatever was guessed.
+    """
+    others = [n for n in guesses if n != right]
+    count = 0
+    while count < min(TRIES - 1, len(others)) and rng.random() < GUESSING:
+        count += 1
+    return [*(f"{attempt(n)}, no" for n in rng.sample(others, count)), attempt(right)]
 
 
 def animals(rng: random.Random, level: int) -> Draft:
     """Heads and legs: guess and check."""
     cows, hens = rng.randint(1, 5 + 9 * level), rng.randint(1, 5 + 9 * level)
     heads, legs = cows + hens, 4 * cows + 2 * hens
-    line = (
-        f"Try {cows} cows and {hens} hens, {cows} + {hens} = {heads}, "
-        f"{4 * cows} + {2 * hens} = {legs}"
-    )
+
+    def attempt(n: int) -> str:
+        m = heads - n
+        check = f"{4 * n} + {2 * m} = {4 * n + 2 * m}"
+        return f"Try {n} cows and {m} hens, {n} + {m} = {heads}, {check}"
+
     question = f"Cows and hens have {heads} heads and {legs} legs. How many cows are there?"
-    return Draft(question, [line], str(cows), key=f"animals {cows} {hens}")
+    lines = _tries(rng, cows, range(1, heads), attempt)
+    return Draft(question, lines, str(cows), key=f"animals {cows} {hens}")
 
 
 def remainders(rng: random.Random, level: int) -> Draft:
@@ -109,12 +136,16 @@ def remainders(rng: random.Random, level: int) -> Draft:
         if math.gcd(p, q) == 1:
             break
     n = rng.randint(1, p * q - 1)
-    line = f"Try {n}, {n} = {n // p} * {p} + {n % p}, {n} = {n // q} * {q} + {n % q}"
+
+    def attempt(n: int) -> str:
+        return f"Try {n}, {n} = {n // p} * {p} + {n % p}, {n} = {n // q} * {q} + {n % q}"
+
     question = (
         f"Which number below {p * q} leaves {n % p} when divided by {p} "
         f"and {n % q} when divided by {q}?"
     )
-    return Draft(question, [line], str(n), key=f"remainders {n} {min(p, q)} {max(p, q)}")
+    lines = _tries(rng, n, range(n % p, p * q, p), attempt)
+    return Draft(question, lines, str(n), key=f"remainders {n} {min(p, q)} {max(p, q)}")
 
 
 def subsets(rng: random.Random, level: int) -> Draft:
@@ -162,7 +193,7 @@ def coins(rng: random.Random, level: int) -> Draft:
 
 
 CHILDREN = ("Ada", "Ben", "Cleo")  # whose problems a sheet holds, one each
-SHEETS = ((2, 1), (2, 2), (2, 3), (3, 1), (3, 2))  # how many problems, and their level
+SHEETS = ((2, 2), (3, 1), (2, 3), (3, 2), (3, 3))  # how many problems, and their level
 
 
 def worksheets(rng: random.Random, level: int) -> Draft:
@@ -182,4 +213,4 @@ def worksheets(rng: random.Random, level: int) -> Draft:
 
 
 def _on_a_sheet(rng: random.Random, level: int) -> Draft:
-    return rng.choice((animals, subsets, coins))(rng, level)
+    return rng.choice((subsets, coins))(rng, level)

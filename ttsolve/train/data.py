@@ -24,7 +24,7 @@ SEEDS: dict[Split, int] = {"test": 2024, "calibration": 2025}
 
 
 # Search pays where a step is a choice: four of five problems of the splits are of that kind.
-SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0, "worksheets": 8.0}
+SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0, "worksheets": 10.0}
 # More of what the generator gets wrong in many ways.
 LABEL_SHARES = dict.fromkeys(LOCAL, 1.0) | {
     "countdown": 6.0,

@@ -33,7 +33,7 @@ from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer, special_ids
 
 # The hardest to learn are seen more often than the rest.
-EMPHASIS = {"countdown": 5.0, "quantities": 5.0, "worksheets": 4.0}
+EMPHASIS = {"countdown": 5.0, "quantities": 5.0, "worksheets": 5.0, "pairs": 2.0, "remainders": 2.0}
 REPORT_EVERY, MEASURE_EVERY = 250, 2000  # steps
 
 

@@ -40,10 +40,9 @@ def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
     size = x.shape[-1]
     exponents = torch.arange(0, size, 2, dtype=torch.float32, device=x.device) / size
     angles = positions[:, None, :, None].float() * base**-exponents
-    cos, sin = angles.cos(), angles.sin()
-    pairs = x.unflatten(-1, (size // 2, 2))
-    even, odd = pairs[..., 0], pairs[..., 1]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    turns = torch.polar(torch.ones_like(angles), angles)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (size // 2, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2)
 
 
 class Block(nn.Module):

@@ -12,7 +12,7 @@ from ttsolve.pocketmath import Exercise, exercises
 from ttsolve.train.shards import SHARDS
 from ttsolve.train.tokenizer import special_ids
 
-ROW = 224  # tokens
+ROW = 240  # tokens
 QUESTION_WEIGHT = 0.1  # of a question's token in the loss; a solution's weighs 1
 WAITING = 12  # documents that may wait for a row with more room
 
