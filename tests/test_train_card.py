@@ -22,7 +22,7 @@ from ttsolve.train.card import (
     split_figures,
     write_figures,
 )
-from ttsolve.train.figures import vote_table
+from ttsolve.train.figures import aggregation_table, vote_table
 
 HANDS = [Problem("q", f"24: {n}") for n in ("1 2 3 4", "4 7 8 8", "1 1 1 8", "2 2 2 3")]
 
@@ -63,6 +63,17 @@ def test_a_majority_knows_nothing_of_the_scores() -> None:
     assert row["n"] == 2
     assert row["weighted"].value == 1.0
     assert 0.4 < row["majority"].value < 0.6  # whichever was drawn first
+
+
+def test_aggregations_are_compared_on_the_same_votes() -> None:
+    """A right solution whose first step is judged badly: only its last step's score finds it."""
+    steps = np.repeat([[0.1, 0.9], [0.6, 0.6]], 2, axis=0)
+    answers = np.array([0, 0, 1, 1])
+    pool = Pool(answers, answers == 0, steps[:, 1], steps=steps, subject="coins")
+    (row,) = aggregation_table([pool] * 12)
+    assert row["n"] == 4
+    assert [row[by].value for by in ("last", "min", "prod")] == [1, 0, 0]
+    assert row["last - min"].value == row["last - prod"].value == 1
 
 
 def test_the_hands_fall_into_two_halves() -> None:

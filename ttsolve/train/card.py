@@ -16,6 +16,7 @@ from ttsolve.core import Problem
 from ttsolve.files import write_whole
 from ttsolve.measure import Bin, Estimate, Pool
 from ttsolve.train.figures import (
+    aggregation_table,
     by_kind,
     calibration_by_step,
     hand_seen,
@@ -45,6 +46,7 @@ def split_figures(
         "pass@1 by subject": pass_by(pools, lambda p: p.subject),
         "votes": vote_table(pools),
         f"votes, {ONE_ANSWER}": vote_table(single),
+        "votes by aggregation": aggregation_table(pools),
         "auc": {k: measure.auc(v) for k, v in by_kind(pools).items()},
         "auc by subject": measure.auc_by_subject(pools),
         "auc by step": measure.auc_by_step(pools),
@@ -127,6 +129,9 @@ def markdown(figures: dict[str, Any]) -> str:
         _votes(test["votes"]),
         f"The same on the {ONE_ANSWER} (number games left out):\n",
         _votes(test[f"votes, {ONE_ANSWER}"]),
+        "The weighted vote with each solution's score made of those of its steps: the last one's, "
+        "the least, or their product:\n",
+        _aggregations(test["votes by aggregation"]),
         "## pass@1 and the verifier's AUC by subject\n",
         "AUC: how often a right sample's last-step score is above a wrong one's of the same "
         "problem; n counts problems that have both.\n",
@@ -151,6 +156,14 @@ def _votes(rows: Sequence[dict[str, Any]]) -> str:
         f"| {row['n']} | " + " | ".join(_short(row[key]) for key in keys) + " |\n" for row in rows
     )
     return f"{head}|---|---|---|---|---|---|\n{body}"
+
+
+def _aggregations(rows: Sequence[dict[str, Any]]) -> str:
+    keys = [key for key in rows[0] if key != "n"] if rows else []
+    body = "".join(
+        f"| {row['n']} | " + " | ".join(_short(row[key]) for key in keys) + " |\n" for row in rows
+    )
+    return f"| N | {' | '.join(keys)} |\n|---|{'---|' * len(keys)}\n{body}"
 
 
 def _short(e: Estimate) -> str:

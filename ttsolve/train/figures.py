@@ -16,12 +16,14 @@ from ttsolve.core import Problem, Solution, Step
 from ttsolve.engine import Verifier
 from ttsolve.measure import Estimate, Pool
 from ttsolve.pocketmath import CHOICE
-from ttsolve.pools import unscored
+from ttsolve.pools import rescored, unscored
 from ttsolve.subjects import split_of
 from ttsolve.train.model import LanguageModel, causal_mask
 from ttsolve.train.pool_file import Drawn
 from ttsolve.train.tokenizer import special_ids
+from ttsolve.vote import Aggregation
 
+AGGREGATIONS: tuple[Aggregation, ...] = ("last", "min", "prod")
 BUDGETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -89,6 +91,22 @@ def vote_table(pools: Sequence[Pool]) -> list[dict[str, object]]:
         row: dict[str, object] = {"n": n, "pass": measure.pass_at(pools, n)}
         row |= {m: measure.mean(v) for m, v in votes.items()}
         row["weighted_minus_majority"] = measure.paired(votes["weighted"], votes["majority"])
+        rows.append(row)
+    return rows
+
+
+def aggregation_table(pools: Sequence[Pool]) -> list[dict[str, object]]:
+    """The weighted vote with a solution's score made of its steps' in each way; "last"'s lead."""
+    size = min((len(p.right) for p in pools), default=0)
+    rows: list[dict[str, object]] = []
+    for n in (n for n in (4, 16, 64, 256) if n <= size):
+        votes = {
+            by: measure.vote_rates([rescored(pool, by) for pool in pools], "weighted", n)
+            for by in AGGREGATIONS
+        }
+        row: dict[str, object] = {"n": n} | {by: measure.mean(v) for by, v in votes.items()}
+        others = (by for by in AGGREGATIONS if by != "last")
+        row |= {f"last - {by}": measure.paired(votes["last"], votes[by]) for by in others}
         rows.append(row)
     return rows
 
