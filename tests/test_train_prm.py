@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,8 @@ from ttsolve.errors import UsageError
 from ttsolve.train import batches, pool_file, prm
 from ttsolve.train.batches import Batches, Labelled, pack, read_labelled, split, tensors
 from ttsolve.train.checkpoint import load_state, save_state
-from ttsolve.train.export import export_onnx
+from ttsolve.train.export import export_gguf, export_onnx
+from ttsolve.train.generator import load_generator
 from ttsolve.train.model import LanguageModel, RewardModel, causal_mask
 from ttsolve.train.prm import Job, Quality, Recipe
 from ttsolve.train.rows import ROW
@@ -309,6 +311,25 @@ def test_a_training_goes_on_from_a_verifier_that_was_written(job, path, tmp_path
     anew: list[prm.Progress] = []
     prm._train(replace(job, folder=tmp_path / "anew"), anew.append)
     assert first[0].loss < anew[0].loss
+
+
+def test_a_verifier_takes_over_a_part_of_what_its_generator_has_learnt(job, path, tmp_path) -> None:
+    """Its trunk moves a part of the way; what its own training made of it stays."""
+    prm._train(job, print)
+    before = prm.load_verifier(job.best)
+    export_onnx(before, path, tmp_path / "verifier.onnx")
+    lm = load_generator(job.generator)
+    export_gguf(lm, path, tmp_path / "former.gguf", "f32")
+    moved = copy.deepcopy(lm)
+    with torch.no_grad():
+        for weight in moved.parameters():
+            weight += 1.0
+    save_state(tmp_path / "moved.pt", {"shape": lm.shape.as_dict(), "model": moved.state_dict()})
+    start = {"start": tmp_path / "verifier.onnx", "former": tmp_path / "former.gguf"}
+    found = prm._untrained(replace(job, generator=tmp_path / "moved.pt", **start)).state_dict()
+    for name, weight in before.state_dict().items():
+        change = prm.CARRIED if name.startswith("trunk.") else 0.0
+        assert torch.allclose(found[name], weight + change, atol=1e-6), name
 
 
 def test_other_judges_need_another_folder(job) -> None:

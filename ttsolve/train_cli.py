@@ -33,6 +33,13 @@ Start = Annotated[
     Path | None,
     typer.Option("--from", help="A verifier.onnx to go on from, instead of the generator."),
 ]
+Former = Annotated[
+    Path | None,
+    typer.Option(
+        "--former",
+        help="The generator.gguf that --from was grown from, if the folder's is another.",
+    ),
+]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Of the samples.")]
 MinP = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="No token below this share of the likeliest one's.")
@@ -130,6 +137,7 @@ def prm(
     judges: Judges = 2,
     seed: Seed = 0,
     start: Start = None,
+    former: Former = None,
 ) -> None:
     """Train the process reward model on the labels.
 
@@ -138,7 +146,8 @@ def prm(
     with _extra():
         from ttsolve.train.run import make_verifier
 
-        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress, "prm", start)
+        wanted = int(tokens * 1e6)
+        make_verifier(work, wanted, judges, seed, render.progress, "prm", start, former)
 
 
 @train.command()
@@ -148,6 +157,7 @@ def orm(
     judges: Judges = 2,
     seed: Seed = 0,
     start: Start = None,
+    former: Former = None,
 ) -> None:
     """Train an outcome reward model on the same samples.
 
@@ -156,7 +166,8 @@ def orm(
     with _extra():
         from ttsolve.train.run import make_verifier
 
-        make_verifier(work, int(tokens * 1e6), judges, seed, render.progress, "orm", start)
+        wanted = int(tokens * 1e6)
+        make_verifier(work, wanted, judges, seed, render.progress, "orm", start, former)
 
 
 @train.command("revisions-data")

@@ -35,6 +35,7 @@ from ttsolve.train.batches import (
 )
 from ttsolve.train.checkpoint import load_state, resume, save_state
 from ttsolve.train.generator import load_generator
+from ttsolve.train.import_gguf import read_gguf
 from ttsolve.train.import_onnx import read_onnx
 from ttsolve.train.model import LanguageModel, RewardModel, Shape
 from ttsolve.train.muon import optimisers
@@ -43,6 +44,7 @@ from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer
 
 REPORT_EVERY, JUDGE_EVERY = 100, 500  # steps; what is judged is saved
+CARRIED = 0.25  # of what a generator has learnt since, into the trunk of its former verifier
 ONWARD = 7e-4  # the learning rate where a verifier is trained already: 2e-3 tore one down
 
 
@@ -94,6 +96,7 @@ class Job:
     recipe: Recipe
     kind: Kind = "prm"
     start: Path | None = None  # a verifier's ONNX to go on from, in place of the LM
+    former: Path | None = None  # the GGUF that this verifier was grown from, if the LM is another
 
     @property
     def best(self) -> Path:
@@ -173,9 +176,25 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
 
 def _untrained(job: Job) -> RewardModel:
     trunk = load_generator(job.generator)
-    if job.start:
-        return read_onnx(job.start, trunk.shape)
-    return RewardModel(trunk, job.recipe.judges)
+    if not job.start:
+        return RewardModel(trunk, job.recipe.judges)
+    model = read_onnx(job.start, trunk.shape)
+    if job.former:
+        _carry(model.trunk, read_gguf(job.former), trunk)
+    return model
+
+
+@torch.no_grad()
+def _carry(trunk: LanguageModel, before: LanguageModel, now: LanguageModel) -> None:
+    """Add a part of what the LM has learnt since a verifier was grown from it (a task vector).
+
+    A start between the verifier as it is, which does not know the new LM's words, and all of the
+    change, which tears apart what its judges read.
+    """
+    for own, old, new in zip(
+        trunk.parameters(), before.parameters(), now.parameters(), strict=True
+    ):
+        own.add_(new - old, alpha=CARRIED)
 
 
 def _state(model: RewardModel, step: int) -> dict[str, Any]:

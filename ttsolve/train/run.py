@@ -22,6 +22,7 @@ from pathlib import Path
 from ttsolve.core import Problem
 from ttsolve.engine import Sampling
 from ttsolve.engines.llama import LlamaGenerator
+from ttsolve.errors import UsageError
 from ttsolve.pocketmath import exercises
 from ttsolve.train import generator as lm
 from ttsolve.train import prm
@@ -174,15 +175,19 @@ def make_verifier(
     say: Say,
     kind: Kind = "prm",
     start: Path | None = None,
+    former: Path | None = None,
 ) -> None:
     """Weights and ONNX of a verifier: the PRM, an ORM of the same samples, or the reviser's own.
 
     start: the ONNX of a verifier to go on from; `judges` are then that one's.
+    former: the generator.gguf that it was grown from, where the folder's is another.
 
     Raises:
-        UsageError: there are no labels (or chains), or too few.
+        UsageError: there are no labels (or chains), or too few; or a former LM, but no verifier.
         StorageError: a checkpoint could not be written.
     """
+    if former and not start:
+        raise UsageError("--former tells what the verifier of --from was grown from: name both.")
     source = "chains" if kind == "revision-verifier" else "labels"
     files = made(work, source, source)
 
@@ -199,7 +204,7 @@ def make_verifier(
     if start:
         recipe = replace(recipe, rate=prm.ONWARD)
     tokenizer = work / "tokenizer.json"
-    job = prm.Job(work, files, trunk, tokenizer, recipe, kind, start)
+    job = prm.Job(work, files, trunk, tokenizer, recipe, kind, start, former)
     export_onnx(prm.train_prm(job, report), tokenizer, job.best.with_suffix(".onnx"))
 
 
