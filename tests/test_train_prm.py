@@ -323,7 +323,7 @@ def test_a_verifier_takes_over_a_part_of_what_its_generator_has_learnt(job, path
     moved = copy.deepcopy(lm)
     with torch.no_grad():
         for weight in moved.parameters():
-            weight += 1.0
+            weight.add_(1.0)
     save_state(tmp_path / "moved.pt", {"shape": lm.shape.as_dict(), "model": moved.state_dict()})
     start = {"start": tmp_path / "verifier.onnx", "former": tmp_path / "former.gguf"}
     found = prm._untrained(replace(job, generator=tmp_path / "moved.pt", **start)).state_dict()
