@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,30 @@ def test_the_sentence_names_problem_and_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"^Cannot write .*x \(.+\): pray\.$"):
         broken(tmp_path / "file" / "x", ValueError)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("there", [True, False])
+def test_of_a_link_what_it_leads_to_is_replaced(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "far").mkdir()
+    file, link = tmp_path / "far" / "a.txt", tmp_path / "link"
+    link.symlink_to(file)
+    if there:
+        file.write_text("old")
+    write_whole(link, "new")
+    assert (link.is_symlink(), file.read_text()) == (True, "new")
+    with replacing(link, follow=False) as part:
+        part.write_text("mine")
+    assert (link.is_symlink(), link.read_text(), file.read_text()) == (False, "mine", "new")
+    assert sorted(f.name for f in tmp_path.rglob("*")) == ["a.txt", "far", "link"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_into_a_pipe_it_is_written_and_the_pipe_stays(tmp_path: Path) -> None:
+    pipe, heard = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_whole(pipe, "new")
+    reader.join(10)
+    assert (heard, pipe.is_fifo(), list(tmp_path.iterdir())) == (["new"], True, [pipe])

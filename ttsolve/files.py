@@ -18,23 +18,36 @@ ROOM = "make room there or choose another folder"
 
 
 @contextmanager
-def replacing(path: Path, remedy: str = ROOM) -> Iterator[Path]:
+def replacing(path: Path, remedy: str = ROOM, *, follow: bool = True) -> Iterator[Path]:
     """A temporary file that becomes `path` when the block ends well, and vanishes when not.
+
+    A device or a pipe is no file to be replaced: it is itself what is written into.
+
+    Args:
+        follow: of a link, what it leads to is replaced; else the link itself is.
 
     Raises:
         StorageError: it could not be written; the sentence ends with the `remedy`.
     """
-    part = path.with_name(path.name + ".part")
+    if path.exists() and not path.is_file():
+        place = part = path
+    else:
+        place = Path(os.path.realpath(path)) if follow else path
+        part = place.with_name(place.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        os.replace(part, path)
+        if part != place:
+            os.replace(part, place)
+    except BrokenPipeError:  # the reader has seen enough
+        raise
     except OSError as error:
         reason = error.strerror or "the disk is full or fails"
         raise StorageError(f"Cannot write {path} ({reason}): {remedy}.") from error
     finally:
-        with suppress(OSError):  # what went wrong before is what the user must hear of
-            part.unlink(missing_ok=True)
+        if part != place:
+            with suppress(OSError):  # what went wrong before is what the user must hear of
+                part.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:
