@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -138,6 +139,19 @@ def test_stats_export_and_prune(run: Run, tmp_path: Path) -> None:
     assert run("cache", "prune", "--all").out.startswith("Forgotten: 2 runs, 1 problem, 4 samples")
     assert run("cache", "stats").lines[1].startswith("kept   0 runs, ")
     assert "recalled" not in solve(run).out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_the_store_is_not_exported_over_itself(run: Run, tmp_path: Path) -> None:
+    store, link, twin = (tmp_path / name for name in ("s.db", "link", "twin"))
+    solve(run, "--cache", str(store))
+    link.symlink_to(store)
+    twin.hardlink_to(store)
+    for target in (store, link, twin):
+        done = run("cache", "export", str(target), "--cache", str(store))
+        said = f"Error: {target} is the store: choose another file for the runs.\n"
+        assert done == Done(2, "", said)
+    assert len(run("history", "--cache", str(store)).lines) == 1
 
 
 def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from ttsolve import paths, render, render_batch
+from ttsolve import render, render_batch
 from ttsolve.batch import Solver, enough, outcomes
 from ttsolve.cli_options import (
     DEFAULT_STRATEGY,
@@ -38,7 +38,7 @@ from ttsolve.cli_options import (
     chosen_strategy,
     ctrl_c_sets,
 )
-from ttsolve.cli_store import CacheFile, NoCache, stored_pair
+from ttsolve.cli_store import CacheFile, NoCache, check_output, stored_pair
 from ttsolve.dataset import Entry, Format, Source, read
 from ttsolve.errors import StorageError, UsageError
 from ttsolve.fields import Fields
@@ -93,7 +93,8 @@ def batch(
     0, 1 when there were such lines, 2 for what cannot be used as typed, 130 after Ctrl-C.
     """
     problems = _Input(tuple(files or [STDIN]), kind, Fields(question_field, answer_field), limit)
-    problems.check(output, cache or paths.store_file())
+    problems.check()
+    check_output(output, "the answers", cache, problems.files)
     chosen = chosen_pair(pair, generator, few_shot, model)
     plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
     stop = threading.Event()
@@ -131,21 +132,19 @@ class _Input:
     named: Fields
     limit: int | None
 
-    def check(self, output: Path | None, store: Path) -> None:
-        """Refuse what would wait for a terminal, overwrite what is to be read, or is no file.
+    @property
+    def files(self) -> list[Path]:
+        """Those of the paths that are not stdin."""
+        return [path for path in self.paths if path != STDIN]
+
+    def check(self) -> None:
+        """Refuse what would wait for a terminal.
 
         Raises:
             UsageError: with the sentence for the user.
         """
         if STDIN in self.paths and (sys.stdin is None or sys.stdin.isatty()):
             raise UsageError("There are no problems: name a FILE, or pipe them into ttsolve.")
-        if output and output.is_dir():
-            raise UsageError(f"{output} is a folder: choose a file for the answers.")
-        files = [path for path in self.paths if path != STDIN]
-        if output and output.exists() and any(f.exists() and f.samefile(output) for f in files):
-            raise UsageError(f"{output} holds the problems: choose another file for the answers.")
-        if output and output.resolve() == store.resolve():
-            raise UsageError(f"{output} is the store: choose another file for the answers.")
 
     def count(self) -> int | None:
         """How many there are; None where that shows only at the end."""

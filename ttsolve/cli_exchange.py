@@ -29,7 +29,7 @@ from ttsolve.cli_options import (
     Temperature,
     chosen_pair,
 )
-from ttsolve.cli_store import CacheFile, NoCache
+from ttsolve.cli_store import CacheFile, NoCache, check_output
 from ttsolve.errors import UsageError
 from ttsolve.eval_files import known_problems
 from ttsolve.fields import Fields
@@ -112,6 +112,7 @@ def exchange(
         raise UsageError(f"There are no {by_bin!r} bins: use --by-bin oracle or predicted.")
     if plot:
         check_plot(plot)
+    check_output(plot, "the plot", cache, [dataset])
     told = formula_named(formula, ratios)
     chosen = chosen_pair(pair, None)
     other = larger_model(larger, larger_results, larger_params, chosen)

@@ -96,6 +96,8 @@ def reproduce(
     from ttsolve.reproduce import FULL, QUICK, Parts
 
     check_plot(Path("report.png"))
+    if output and output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file: choose a folder for the report.")
     chosen = chosen_pair(pair, None)
     told = formula_named(formula, ratios)
     other = larger_model(larger, larger_results, larger_params, chosen)

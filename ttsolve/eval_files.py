@@ -63,6 +63,16 @@ def refuse_test(entries: Sequence[Entry], test: Path, *, needed: bool) -> None:
         )
 
 
+def check_rows(file: Path) -> None:
+    """Refuse before a long run what its rows cannot be written as.
+
+    Raises:
+        UsageError: the suffix is that of another format; without one they become JSON lines.
+    """
+    if file.suffix.lower() not in ("", ".csv", ".json", ".jsonl", ".ndjson"):
+        raise UsageError(f"Cannot write rows into {file}: name a file in .jsonl or .csv.")
+
+
 def write_rows(rows: Sequence[Row], file: Path) -> None:
     """Write the rows, whole or not at all: CSV where the suffix says so, else JSON lines.
 
