@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ttsolve.errors import StorageError
-from ttsolve.files import replacing, write_whole
+from ttsolve.files import LinesFile, replacing, write_whole
 
 
 def test_a_file_and_its_folders_are_made(tmp_path: Path) -> None:
@@ -74,3 +75,40 @@ def test_into_a_pipe_it_is_written_and_the_pipe_stays(tmp_path: Path) -> None:
     write_whole(pipe, "new")
     reader.join(10)
     assert (heard, pipe.is_fifo(), list(tmp_path.iterdir())) == (["new"], True, [pipe])
+
+
+class FullDisk:
+    """A file on a disk that takes so many bytes and no more."""
+
+    def __init__(self, file, room: int) -> None:
+        self.file, self.room = file, room
+
+    def write(self, data: memoryview) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self.file.write(data[: self.room])
+        self.room -= written
+        return written
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize(
+    ("room", "left"),
+    [(0, ""), (2, ""), (3, "ab\n"), (4, "ab\n"), (6, "ab\nü\n"), (11, "ab\nü\ncde\n")],
+)
+def test_on_a_full_disk_whole_lines_are_left(tmp_path: Path, room: int, left: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("what was there\n")
+
+    def write(out: LinesFile) -> None:
+        for line in ("ab\n", "ü\n", "cde\n", "f\n"):
+            out.write(line)
+
+    with LinesFile(file, "pray") as out:
+        assert file.read_text() == "what was there\n"
+        out._file = FullDisk(out._file, room)
+        with pytest.raises(StorageError, match=r"^Cannot write .*txt \(No space .+\): pray\.$"):
+            write(out)
+    assert file.read_text() == left

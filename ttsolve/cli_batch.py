@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -40,8 +40,9 @@ from ttsolve.cli_options import (
 )
 from ttsolve.cli_store import CacheFile, NoCache, check_output, stored_pair
 from ttsolve.dataset import Entry, Format, Source, read
-from ttsolve.errors import StorageError, UsageError
+from ttsolve.errors import UsageError
 from ttsolve.fields import Fields
+from ttsolve.files import LinesFile
 
 STDIN = Path("-")
 
@@ -103,7 +104,7 @@ def batch(
         render_batch.Bar(problems.count() if shown else None, shown=shown) as bar,
         stored_pair(chosen, gpu_layers, cache, no_cache) as models,
         problems.entries() as entries,
-        _opened(output) as out,
+        _opened(output) as write,
         ctrl_c_sets(stop),
     ):
         new_engine = partial(models.engine, budget, seed=seed, temperature=temperature, stop=stop)
@@ -113,9 +114,10 @@ def batch(
         solved = outcomes(entries, solver, stop, in_flight=width, ordered=not unordered)
         with closing(solved):  # whatever ends it, the models are at rest before they go
             for outcome in solved:
-                out.write(json.dumps(outcome.record, allow_nan=False) + "\n")
-                out.flush()
+                write(json.dumps(outcome.record, allow_nan=False) + "\n")
                 bar.add(outcome)
+        if not stop.is_set():
+            write("")  # without a problem there is no answer left of yesterday
         again = "goes on from here" if models.store.keeps else "starts anew"
     render_batch.show_summary(bar.tally, chosen, bar.seconds)
     if stop.is_set():
@@ -192,15 +194,15 @@ def _source(path: Path) -> Iterator[Source]:
 
 
 @contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
+def _opened(output: Path | None) -> Iterator[Callable[[str], None]]:
+    """What writes a line of the answers, there at once."""
     if output is None:
-        yield sys.stdout
+        yield _to_stdout
         return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        file = output.open("w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        remedy = "choose another file for the answers"
-        raise StorageError(f"Cannot write {output} ({error.strerror}): {remedy}.") from error
-    with file:
-        yield file
+    with LinesFile(output, "make room there or choose another file for the answers") as file:
+        yield file.write
+
+
+def _to_stdout(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
