@@ -212,6 +212,20 @@ def test_what_cannot_be_written_is_recalled(run: Run, monkeypatch: pytest.Monkey
     assert "(800 recalled)" in solve(run).out
 
 
+def test_on_a_full_disk_nothing_is_forgotten(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    solve(run)
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    with monkeypatch.context() as patch:
+        patch.setattr("ttsolve.store_care._counts", Mock(side_effect=error))
+        done = run("cache", "prune", "--all")
+    assert (done.code, done.out) == (1, "")
+    why, sentence = done.err.splitlines()
+    assert "(database or disk is full): make it writable and make room there" in why
+    assert sentence.startswith("Error: Nothing was forgotten: ")
+    assert len(run("history").lines) == 1
+
+
 def test_a_damaged_store_is_told_of_and_the_run_goes_on(run: Run) -> None:
     solve(run)
     paths.store_file().write_bytes(b"\0" * 9999)
