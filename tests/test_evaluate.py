@@ -338,6 +338,17 @@ def test_what_cannot_be_measured_is_one_sentence(
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize(("again", "said"), [(1, "1 of the 10 problems"), (3, "3 of the 12")])
+def test_what_is_there_twice_is_measured_once_and_told(again, said, dice, ttsolve) -> None:
+    lines = dice.read_text().splitlines(keepends=True)
+    dice.write_text("".join([*lines, *lines[:again]]))
+    done = ttsolve("eval", dice, "--pair", "sim", "--budgets", "4", "--strategy", "best-of-n")
+    (line,) = [line for line in done.err.splitlines() if "measured once" in line]
+    assert (done.code, line.startswith(said)) == (0, True)
+    assert ("repeats another" if again == 1 else "repeat another") in line
+    assert " 9 " in done.out
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
 @pytest.mark.parametrize("way", ["itself", "symbolic", "hard"])
 @pytest.mark.parametrize("command", ["eval", "calibrate"])

@@ -120,7 +120,7 @@ def evaluate(
         check_plot(plot)
     chosen = chosen_pair(pair, generator, few_shot, model)
     used = read_policy(policy) if policy else policy_of(chosen)
-    entries = known_problems(dataset, Fields(question_field, answer_field), limit)
+    entries = known_problems(dataset, Fields(question_field, answer_field), limit, render.note)
     grid = grid_of(strategy or SHORT, budgets_of(budgets), range(seed, seed + seeds), chosen, used)
     warn_of_seen(entries, used, grid)
     common = (seed, temperature, gpu_layers, cache, no_cache, in_flight)
@@ -215,7 +215,7 @@ def calibrate(
     read = [dataset, test] if test else [dataset]
     check_output(target, "the policy", cache, read)
     check_output(plot, "the plot", cache, read)
-    entries = known_problems(dataset, Fields(question_field, answer_field), limit)
+    entries = known_problems(dataset, Fields(question_field, answer_field), limit, render.note)
     refuse_test(entries, test or chosen.folder / "data" / "test.jsonl", needed=test is not None)
     nothing = Policy("nothing yet", ())
     spent = budgets_of(budgets)

@@ -118,7 +118,7 @@ def exchange(
     other = larger_model(larger, larger_results, larger_params, chosen)
     if other is None:
         raise UsageError("There is nothing to compare with: name --larger or --larger-results.")
-    entries = known_problems(dataset, Fields(question_field, answer_field), limit)
+    entries = known_problems(dataset, Fields(question_field, answer_field), limit, render.note)
     names = list(strategy or COMPARED)
     policy = policy_of(chosen)
     # Independent samples tell the bins, also where another strategy is compared.

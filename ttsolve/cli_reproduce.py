@@ -104,7 +104,8 @@ def reproduce(
     with_orm = _orm(orm, chosen)
     plan = FULL if full else QUICK
     file = dataset or chosen.folder / "data" / "test.jsonl"
-    entries = known_problems(file, Fields(question_field, answer_field), limit or plan.problems)
+    first, named = limit or plan.problems, Fields(question_field, answer_field)
+    entries = known_problems(file, named, first, render.note)
     policy = policy_of(chosen)
     warn_of_seen(entries, policy, plan.search)
     series = Series(entries, seed, gpu_layers, cache, no_cache, in_flight)
