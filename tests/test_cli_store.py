@@ -97,6 +97,9 @@ def test_history(run: Run) -> None:
 def test_no_history_yet(run: Run) -> None:
     assert run("history") == Done(0, "", "No run is kept yet.\n")
     assert run("history", "--json") == Done(0, "", "")
+    solve(run)
+    said = "No run of a session 'nope' is kept: see `ttsolve history` for all.\n"
+    assert run("history", "--session", "nope") == Done(0, "", said)
 
 
 def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

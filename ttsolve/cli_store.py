@@ -129,6 +129,8 @@ def history(
     if as_json:
         for run in runs:
             render.line(render_store.run_json(run))
+    elif not runs and session is not None:
+        render.note(f"No run of a session {session!r} is kept: see `ttsolve history` for all.")
     elif not runs:
         render.note("No run is kept yet.")
     else:
