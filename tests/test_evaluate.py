@@ -324,6 +324,7 @@ def test_eval_and_calibrate_as_a_user_runs_them(dice, tmp_path, ttsolve) -> None
         (["--plot", "a.gif"], "name a file that ends in .png or .svg"),
         (["--answer-field", "solution"], "There is no field 'solution'"),
         (["-o", "rows.xls"], "Cannot write rows into rows.xls: name a file in .jsonl or .csv."),
+        (["--policy", "nope.toml"], "name a file that `ttsolve calibrate` has written"),
         (["-o", "here"], "here is a folder: choose a file for the rows."),
     ],
 )

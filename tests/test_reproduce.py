@@ -267,3 +267,5 @@ def test_an_orm_must_judge_the_same_generator(dice, tmp_path, ttsolve, pocket) -
     assert "has another generator, or prompt, than sim" in err
     code, _, err = ttsolve("reproduce", dice, "--pair", "sim", "--orm", tmp_path)
     assert (code, "pair.toml" in err) == (2, True)
+    code, _, err = ttsolve("reproduce", dice, "--pair", "sim", "--orm", "nope.onnx")
+    assert (code, "There is no nope.onnx: name an ORM's ONNX" in err) == (2, True)

@@ -136,12 +136,20 @@ def _orm(orm: Path | None, pair: Pair) -> Pair | None:
     """The pair's generator with an ORM: an ONNX that reads the pair's tokens, or another pair's.
 
     Raises:
-        UsageError: when the other pair's generator is another, or there is no verifier.
+        UsageError: when there is no such file or folder, the other pair's generator is another,
+            or there is no verifier.
         PairError: when the folder cannot be used.
     """
     if orm is None:
         return None
-    if orm.is_file() and pair.verifier:
+    if not orm.exists():
+        raise UsageError(f"There is no {orm}: name an ORM's ONNX, or the folder of a pair with it.")
+    if orm.is_file():
+        if pair.verifier is None:
+            raise UsageError(
+                f"{pair.name} has no verifier whose tokens {orm} could read: name the folder of a "
+                "pair with an ORM."
+            )
         file, sha256 = str(orm.resolve()), file_sha256(orm)
         with_orm = replace(pair.verifier, file=file, sha256=sha256, data_sha256=None)
         return replace(pair, verifier=with_orm)
