@@ -91,7 +91,8 @@ def batch(
     Text has a question a line; of JSON lines and CSV the fields of GSM8K, MATH-500, SVAMP and the
     like are known. Where a known answer stands beside the question, the line says whether
     the answer is correct. A line that cannot be used becomes a line with an error. The exit code is
-    0, 1 when there were such lines, 2 for what cannot be used as typed, 130 after Ctrl-C.
+    0, 1 when there were such lines or OUT takes no more, 2 for what cannot be used as typed, 130
+    after Ctrl-C.
     """
     problems = _Input(tuple(files or [STDIN]), kind, Fields(question_field, answer_field), limit)
     problems.check()
