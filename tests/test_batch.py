@@ -529,9 +529,36 @@ def test_a_pipe_of_the_wrong_kind_is_one_sentence(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_one_sentence(run: Run) -> None:
     run("batch", *SIMULATED, "-o", "/dev/full", stdin="a\nb\n")
+    remedy = "make room there or choose another file for the answers"
     assert (run.code, run.err) == (
-        1, "Error: No space is left on the disk: free some and run again.\n",
+        1, f"Error: Cannot write /dev/full (No space left on device): {remedy}.\n",
     )  # fmt: skip
+
+
+class Broken(sim.SimGenerator):
+    """Dice that break."""
+
+    def sample(self, *_: object, **__: object) -> Any:
+        raise ProblemTooShort
+
+
+class ProblemTooShort(Exception):
+    """Nobody foresaw it."""
+
+
+def test_the_answers_of_yesterday_stay_until_there_is_one_of_today(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("answers of yesterday\n" * 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(sim, "SimGenerator", Broken)
+        assert run("batch", *SIMULATED, "-o", str(out), stdin="a\nb\n").code == 1
+    assert out.read_text() == "answers of yesterday\n" * 100
+    run("batch", *SIMULATED, "-o", str(out), stdin="a\nb\n")
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1, 2]
+    assert run("batch", *SIMULATED, "-o", str(out)).code == 0
+    assert out.read_text() == ""
 
 
 class Interrupted(sim.SimGenerator):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -96,6 +97,9 @@ def test_history(run: Run) -> None:
 def test_no_history_yet(run: Run) -> None:
     assert run("history") == Done(0, "", "No run is kept yet.\n")
     assert run("history", "--json") == Done(0, "", "")
+    solve(run)
+    said = "No run of a session 'nope' is kept: see `ttsolve history` for all.\n"
+    assert run("history", "--session", "nope") == Done(0, "", said)
 
 
 def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +142,19 @@ def test_stats_export_and_prune(run: Run, tmp_path: Path) -> None:
     assert run("cache", "prune", "--all").out.startswith("Forgotten: 2 runs, 1 problem, 4 samples")
     assert run("cache", "stats").lines[1].startswith("kept   0 runs, ")
     assert "recalled" not in solve(run).out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_the_store_is_not_exported_over_itself(run: Run, tmp_path: Path) -> None:
+    store, link, twin = (tmp_path / name for name in ("s.db", "link", "twin"))
+    solve(run, "--cache", str(store))
+    link.symlink_to(store)
+    twin.hardlink_to(store)
+    for target in (store, link, twin):
+        done = run("cache", "export", str(target), "--cache", str(store))
+        said = f"Error: {target} is the store: choose another file for the runs.\n"
+        assert done == Done(2, "", said)
+    assert len(run("history", "--cache", str(store)).lines) == 1
 
 
 def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> None:
@@ -196,6 +213,20 @@ def test_what_cannot_be_written_is_recalled(run: Run, monkeypatch: pytest.Monkey
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith(told)
     assert "(800 recalled)" in solve(run).out
+
+
+def test_on_a_full_disk_nothing_is_forgotten(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    solve(run)
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    with monkeypatch.context() as patch:
+        patch.setattr("ttsolve.store_care._counts", Mock(side_effect=error))
+        done = run("cache", "prune", "--all")
+    assert (done.code, done.out) == (1, "")
+    why, sentence = done.err.splitlines()
+    assert "(database or disk is full): make it writable and make room there" in why
+    assert sentence.startswith("Error: Nothing was forgotten: ")
+    assert len(run("history").lines) == 1
 
 
 def test_a_damaged_store_is_told_of_and_the_run_goes_on(run: Run) -> None:

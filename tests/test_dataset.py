@@ -66,6 +66,9 @@ def test_text_has_a_question_a_line(data: bytes, expected: list[tuple[int, str]]
     assert seen(data) == seen(data, "x.txt") == expected
 
 
+MEND = "mend it, or tell `ttsolve batch` by --format what the file is"
+
+
 def test_json_lines() -> None:
     lines = [
         '{"question": "a\\nb"}',
@@ -95,6 +98,7 @@ def test_json_lines() -> None:
     for (_, text), start in zip(found[1:-1], starts, strict=True):
         assert text.startswith(f"! {start}")
     assert "there are: other, third" in found[3][1]
+    assert found[1][1].endswith(f"): {MEND}.")
 
 
 def test_csv() -> None:
@@ -105,10 +109,10 @@ def test_csv() -> None:
     assert seen(data) == seen(data, "x.csv") == [
         (2, "two\r\n\r\nlines"),
         (6, "! The record has 2 cells and the header 3: mend it."),
-        (7, "! This is no CSV (line 7: ',' expected after '\"')."),
+        (7, f"! This is no CSV (line 7: ',' expected after '\"'): {MEND}."),
         (8, "! The record is not UTF-8 text: convert it."),
         (9, 'say "hi"'),
-        (10, "! This is no CSV (line 10: unexpected end of data)."),
+        (10, f"! This is no CSV (line 10: unexpected end of data): {MEND}."),
     ]  # fmt: skip
     assert [entry.id for entry in entries(data)] == ["1", 6, 7, 8, "5", 10]
     long = b"question,answer\n" + b"x" * 5_000_000 + b",1\nb,2\n"

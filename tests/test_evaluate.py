@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from dataclasses import dataclass, replace
 
@@ -322,13 +323,52 @@ def test_eval_and_calibrate_as_a_user_runs_them(dice, tmp_path, ttsolve) -> None
         (["--by-bin", "size"], "There are no 'size' bins"),
         (["--plot", "a.gif"], "name a file that ends in .png or .svg"),
         (["--answer-field", "solution"], "There is no field 'solution'"),
+        (["-o", "rows.xls"], "Cannot write rows into rows.xls: name a file in .jsonl or .csv."),
+        (["--policy", "nope.toml"], "name a file that `ttsolve calibrate` has written"),
+        (["-o", "here"], "here is a folder: choose a file for the rows."),
     ],
 )
-def test_what_cannot_be_measured_is_one_sentence(arguments, sentence, dice, ttsolve) -> None:
+def test_what_cannot_be_measured_is_one_sentence(
+    arguments, sentence, dice, ttsolve, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
     done = ttsolve("eval", dice, "--pair", "sim", *arguments)
     assert (done.code, done.out) == (2, "")
     assert sentence in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(("again", "said"), [(1, "1 of the 10 problems"), (3, "3 of the 12")])
+def test_what_is_there_twice_is_measured_once_and_told(again, said, dice, ttsolve) -> None:
+    lines = dice.read_text().splitlines(keepends=True)
+    dice.write_text("".join([*lines, *lines[:again]]))
+    done = ttsolve("eval", dice, "--pair", "sim", "--budgets", "4", "--strategy", "best-of-n")
+    (line,) = [line for line in done.err.splitlines() if "measured once" in line]
+    assert (done.code, line.startswith(said)) == (0, True)
+    assert ("repeats another" if again == 1 else "repeat another") in line
+    assert " 9 " in done.out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("way", ["itself", "symbolic", "hard"])
+@pytest.mark.parametrize("command", ["eval", "calibrate"])
+def test_nothing_that_is_read_is_overwritten(command, way, dice, tmp_path, ttsolve) -> None:
+    """Neither the problems nor the store, nor the problems that must stay unseen."""
+    store, seen, output = (tmp_path / name for name in ("s.db", "seen.jsonl", "out.jsonl"))
+    seen.write_text('{"problem": "unseen", "answer": 1}\n')
+    common = (dice, "--pair", "sim", "--budgets", "4", "--strategy", "best-of-n", "--cache", store)
+    assert ttsolve("eval", *common).code == 0
+    more = ("--test", seen) if command == "calibrate" else ()
+    files = [(dice, "holds the problems"), (store, "is the store"), (seen, "holds the problems")]
+    for file, sentence in files if more else files[:2]:
+        content = file.read_bytes()
+        if way != "itself":
+            output.unlink(missing_ok=True)
+            (output.symlink_to if way == "symbolic" else output.hardlink_to)(file)
+        target = file if way == "itself" else output
+        done = ttsolve(command, *common, *more, "-o", target)
+        assert (done.code, sentence in done.err, file.read_bytes()) == (2, True, content)
 
 
 def test_auto_says_what_it_chose_and_why(ttsolve) -> None:

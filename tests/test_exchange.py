@@ -154,6 +154,18 @@ def test_a_larger_model_measured_elsewhere(files, tmp_path, ttsolve) -> None:
     assert plot.read_text().lstrip().startswith("<?xml")
 
 
+def test_results_of_some_problems_say_of_how_many(files, tmp_path, ttsolve) -> None:
+    dice, results = files
+    some = tmp_path / "some.jsonl"
+    some.write_text("".join(results.read_text().splitlines(keepends=True)[:5]))
+    command = ("exchange", dice, "--pair", "sim", "--budgets", "1,4", "--larger-params", "14e6")
+    said = "some.jsonl has 5 of the 12 problems: only these are compared."
+    code, out, err = ttsolve(*command, "--larger-results", some)
+    assert (code, said in err.splitlines()) == (0, True)
+    assert {line.split()[4] for line in out.splitlines() if "all" in line.split()} == {"5"}
+    assert "are compared" not in ttsolve(*command, "--larger-results", results)[2]
+
+
 def test_a_larger_gguf_is_measured_greedily_with_the_pairs_prompt(
     pocket, tmp_path, ttsolve
 ) -> None:

@@ -254,9 +254,18 @@ def test_an_orm_is_an_onnx_that_reads_what_the_pairs_verifier_does(pocket, tmp_p
     assert results[0].candidates == results[1].candidates
 
 
+def test_a_report_needs_a_folder(dice, ttsolve) -> None:
+    content = dice.read_text()
+    code, _, err = ttsolve("reproduce", dice, "--pair", "sim", "-o", dice)
+    assert (code, f"{dice} is a file: choose a folder" in err) == (2, True)
+    assert dice.read_text() == content
+
+
 def test_an_orm_must_judge_the_same_generator(dice, tmp_path, ttsolve, pocket) -> None:
     code, _, err = ttsolve("reproduce", dice, "--pair", "sim", "--orm", pocket.folder)
     assert code == 2
     assert "has another generator, or prompt, than sim" in err
     code, _, err = ttsolve("reproduce", dice, "--pair", "sim", "--orm", tmp_path)
     assert (code, "pair.toml" in err) == (2, True)
+    code, _, err = ttsolve("reproduce", dice, "--pair", "sim", "--orm", "nope.onnx")
+    assert (code, "There is no nope.onnx: name an ORM's ONNX" in err) == (2, True)

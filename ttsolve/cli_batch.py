@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
-from ttsolve import paths, render, render_batch
+from ttsolve import render, render_batch
 from ttsolve.batch import Solver, enough, outcomes
 from ttsolve.cli_options import (
     DEFAULT_STRATEGY,
@@ -38,10 +38,11 @@ from ttsolve.cli_options import (
     chosen_strategy,
     ctrl_c_sets,
 )
-from ttsolve.cli_store import CacheFile, NoCache, stored_pair
+from ttsolve.cli_store import CacheFile, NoCache, check_output, stored_pair
 from ttsolve.dataset import Entry, Format, Source, read
-from ttsolve.errors import StorageError, UsageError
+from ttsolve.errors import UsageError
 from ttsolve.fields import Fields
+from ttsolve.files import LinesFile
 
 STDIN = Path("-")
 
@@ -90,10 +91,12 @@ def batch(
     Text has a question a line; of JSON lines and CSV the fields of GSM8K, MATH-500, SVAMP and the
     like are known. Where a known answer stands beside the question, the line says whether
     the answer is correct. A line that cannot be used becomes a line with an error. The exit code is
-    0, 1 when there were such lines, 2 for what cannot be used as typed, 130 after Ctrl-C.
+    0, 1 when there were such lines or OUT takes no more, 2 for what cannot be used as typed, 130
+    after Ctrl-C.
     """
     problems = _Input(tuple(files or [STDIN]), kind, Fields(question_field, answer_field), limit)
-    problems.check(output, cache or paths.store_file())
+    problems.check()
+    check_output(output, "the answers", cache, problems.files)
     chosen = chosen_pair(pair, generator, few_shot, model)
     plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
     stop = threading.Event()
@@ -102,7 +105,7 @@ def batch(
         render_batch.Bar(problems.count() if shown else None, shown=shown) as bar,
         stored_pair(chosen, gpu_layers, cache, no_cache) as models,
         problems.entries() as entries,
-        _opened(output) as out,
+        _opened(output) as write,
         ctrl_c_sets(stop),
     ):
         new_engine = partial(models.engine, budget, seed=seed, temperature=temperature, stop=stop)
@@ -112,9 +115,10 @@ def batch(
         solved = outcomes(entries, solver, stop, in_flight=width, ordered=not unordered)
         with closing(solved):  # whatever ends it, the models are at rest before they go
             for outcome in solved:
-                out.write(json.dumps(outcome.record, allow_nan=False) + "\n")
-                out.flush()
+                write(json.dumps(outcome.record, allow_nan=False) + "\n")
                 bar.add(outcome)
+        if not stop.is_set():
+            write("")  # without a problem there is no answer left of yesterday
         again = "goes on from here" if models.store.keeps else "starts anew"
     render_batch.show_summary(bar.tally, chosen, bar.seconds)
     if stop.is_set():
@@ -131,21 +135,19 @@ class _Input:
     named: Fields
     limit: int | None
 
-    def check(self, output: Path | None, store: Path) -> None:
-        """Refuse what would wait for a terminal, overwrite what is to be read, or is no file.
+    @property
+    def files(self) -> list[Path]:
+        """Those of the paths that are not stdin."""
+        return [path for path in self.paths if path != STDIN]
+
+    def check(self) -> None:
+        """Refuse what would wait for a terminal.
 
         Raises:
             UsageError: with the sentence for the user.
         """
         if STDIN in self.paths and (sys.stdin is None or sys.stdin.isatty()):
             raise UsageError("There are no problems: name a FILE, or pipe them into ttsolve.")
-        if output and output.is_dir():
-            raise UsageError(f"{output} is a folder: choose a file for the answers.")
-        files = [path for path in self.paths if path != STDIN]
-        if output and output.exists() and any(f.exists() and f.samefile(output) for f in files):
-            raise UsageError(f"{output} holds the problems: choose another file for the answers.")
-        if output and output.resolve() == store.resolve():
-            raise UsageError(f"{output} is the store: choose another file for the answers.")
 
     def count(self) -> int | None:
         """How many there are; None where that shows only at the end."""
@@ -193,15 +195,15 @@ def _source(path: Path) -> Iterator[Source]:
 
 
 @contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
+def _opened(output: Path | None) -> Iterator[Callable[[str], None]]:
+    """What writes a line of the answers, there at once."""
     if output is None:
-        yield sys.stdout
+        yield _to_stdout
         return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        file = output.open("w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        remedy = "choose another file for the answers"
-        raise StorageError(f"Cannot write {output} ({error.strerror}): {remedy}.") from error
-    with file:
-        yield file
+    with LinesFile(output, "make room there or choose another file for the answers") as file:
+        yield file.write
+
+
+def _to_stdout(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()

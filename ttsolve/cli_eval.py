@@ -35,9 +35,9 @@ from ttsolve.cli_options import (
     Temperature,
     chosen_pair,
 )
-from ttsolve.cli_store import CacheFile, NoCache
+from ttsolve.cli_store import CacheFile, NoCache, check_output
 from ttsolve.errors import UsageError
-from ttsolve.eval_files import known_problems, refuse_test, write_rows
+from ttsolve.eval_files import check_rows, known_problems, refuse_test, write_rows
 from ttsolve.fields import Fields
 from ttsolve.pair import Pair
 from ttsolve.policy import (
@@ -110,13 +110,17 @@ def evaluate(
     """
     if by_bin not in (None, "oracle", "predicted"):
         raise UsageError(f"There are no {by_bin!r} bins: use --by-bin oracle or predicted.")
+    check_output(output, "the rows", cache, [dataset])
+    check_output(plot, "the plot", cache, [dataset])
+    if output:
+        check_rows(output)
     if plot:
         from ttsolve.plots import check_plot
 
         check_plot(plot)
     chosen = chosen_pair(pair, generator, few_shot, model)
     used = read_policy(policy) if policy else policy_of(chosen)
-    entries = known_problems(dataset, Fields(question_field, answer_field), limit)
+    entries = known_problems(dataset, Fields(question_field, answer_field), limit, render.note)
     grid = grid_of(strategy or SHORT, budgets_of(budgets), range(seed, seed + seeds), chosen, used)
     warn_of_seen(entries, used, grid)
     common = (seed, temperature, gpu_layers, cache, no_cache, in_flight)
@@ -208,7 +212,10 @@ def calibrate(
     target = output or (chosen.folder / FILE if chosen.generator.sha256 else None)
     if target is None:
         raise UsageError(f"{chosen.name} is no folder of models: say with -o where to keep {FILE}.")
-    entries = known_problems(dataset, Fields(question_field, answer_field), limit)
+    read = [dataset, test] if test else [dataset]
+    check_output(target, "the policy", cache, read)
+    check_output(plot, "the plot", cache, read)
+    entries = known_problems(dataset, Fields(question_field, answer_field), limit, render.note)
     refuse_test(entries, test or chosen.folder / "data" / "test.jsonl", needed=test is not None)
     nothing = Policy("nothing yet", ())
     spent = budgets_of(budgets)

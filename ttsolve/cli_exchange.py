@@ -29,7 +29,7 @@ from ttsolve.cli_options import (
     Temperature,
     chosen_pair,
 )
-from ttsolve.cli_store import CacheFile, NoCache
+from ttsolve.cli_store import CacheFile, NoCache, check_output
 from ttsolve.errors import UsageError
 from ttsolve.eval_files import known_problems
 from ttsolve.fields import Fields
@@ -112,12 +112,13 @@ def exchange(
         raise UsageError(f"There are no {by_bin!r} bins: use --by-bin oracle or predicted.")
     if plot:
         check_plot(plot)
+    check_output(plot, "the plot", cache, [dataset])
     told = formula_named(formula, ratios)
     chosen = chosen_pair(pair, None)
     other = larger_model(larger, larger_results, larger_params, chosen)
     if other is None:
         raise UsageError("There is nothing to compare with: name --larger or --larger-results.")
-    entries = known_problems(dataset, Fields(question_field, answer_field), limit)
+    entries = known_problems(dataset, Fields(question_field, answer_field), limit, render.note)
     names = list(strategy or COMPARED)
     policy = policy_of(chosen)
     # Independent samples tell the bins, also where another strategy is compared.

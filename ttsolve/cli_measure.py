@@ -156,7 +156,11 @@ class Series:
         if larger is None:
             return {}
         if larger.results:
-            return greedy_results(larger.results, self.entries)
+            found = greedy_results(larger.results, self.entries)
+            if len(found) < len(self.entries):
+                count = f"{len(found)} of the {len(self.entries)} problems"
+                render.note(f"{larger.name} has {count}: only these are compared.")
+            return found
         assert larger.pair
         policy = Policy("none", ())
         measured = self.run(f"greedy answers of {larger.name}", larger.pair, policy, GREEDY, 0.0)

@@ -96,13 +96,16 @@ def reproduce(
     from ttsolve.reproduce import FULL, QUICK, Parts
 
     check_plot(Path("report.png"))
+    if output and output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file: choose a folder for the report.")
     chosen = chosen_pair(pair, None)
     told = formula_named(formula, ratios)
     other = larger_model(larger, larger_results, larger_params, chosen)
     with_orm = _orm(orm, chosen)
     plan = FULL if full else QUICK
     file = dataset or chosen.folder / "data" / "test.jsonl"
-    entries = known_problems(file, Fields(question_field, answer_field), limit or plan.problems)
+    first, named = limit or plan.problems, Fields(question_field, answer_field)
+    entries = known_problems(file, named, first, render.note)
     policy = policy_of(chosen)
     warn_of_seen(entries, policy, plan.search)
     series = Series(entries, seed, gpu_layers, cache, no_cache, in_flight)
@@ -133,12 +136,20 @@ def _orm(orm: Path | None, pair: Pair) -> Pair | None:
     """The pair's generator with an ORM: an ONNX that reads the pair's tokens, or another pair's.
 
     Raises:
-        UsageError: when the other pair's generator is another, or there is no verifier.
+        UsageError: when there is no such file or folder, the other pair's generator is another,
+            or there is no verifier.
         PairError: when the folder cannot be used.
     """
     if orm is None:
         return None
-    if orm.is_file() and pair.verifier:
+    if not orm.exists():
+        raise UsageError(f"There is no {orm}: name an ORM's ONNX, or the folder of a pair with it.")
+    if orm.is_file():
+        if pair.verifier is None:
+            raise UsageError(
+                f"{pair.name} has no verifier whose tokens {orm} could read: name the folder of a "
+                "pair with an ORM."
+            )
         file, sha256 = str(orm.resolve()), file_sha256(orm)
         with_orm = replace(pair.verifier, file=file, sha256=sha256, data_sha256=None)
         return replace(pair, verifier=with_orm)

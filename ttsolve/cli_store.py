@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -74,6 +75,36 @@ def models_behind(
     return StoredPair(pair, store, partial(opens, open_models), partial(opens, open_reviser))
 
 
+def check_output(
+    output: Path | None, what: str, cache: Path | None, problems: Sequence[Path] = ()
+) -> None:
+    """Refuse, before anything is computed, to write over the problems or the store.
+
+    Args:
+        what: is to be written, as "the answers".
+        cache: the file of the store; None: the usual one.
+
+    Raises:
+        UsageError: it would be; or the output is a folder.
+    """
+    if output is None:
+        return
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder: choose a file for {what}.")
+    if output.exists() and not output.is_file():  # a device or a pipe, where nothing is lost
+        return
+    if any(problem.exists() and _same(output, problem) for problem in problems):
+        raise UsageError(f"{output} holds the problems: choose another file for {what}.")
+    if _same(output, cache or paths.store_file()):
+        raise UsageError(f"{output} is the store: choose another file for {what}.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other)  # by whatever links
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 @contextmanager
 def _existing(file: Path | None, *, writing: bool = False) -> Iterator[Store]:
     """The store, for a command that is of no use where it cannot be read, or written."""
@@ -98,6 +129,8 @@ def history(
     if as_json:
         for run in runs:
             render.line(render_store.run_json(run))
+    elif not runs and session is not None:
+        render.note(f"No run of a session {session!r} is kept: see `ttsolve history` for all.")
     elif not runs:
         render.note("No run is kept yet.")
     else:
@@ -165,6 +198,8 @@ def export(
     file: CacheFile = None,
 ) -> None:
     """Write every run with its candidates, a line of JSON for each."""
+    if str(target) != "-":
+        check_output(target, "the runs", file)
     with _existing(file) as store:
         lines = (json.dumps(record) for record in store.export_runs())
         if str(target) == "-":

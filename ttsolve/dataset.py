@@ -24,6 +24,7 @@ SUFFIXES: Mapping[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
 }  # fmt: skip
 LINE_LIMIT = 1 << 20  # bytes
+MEND = "mend it, or tell `ttsolve batch` by --format what the file is"
 CHUNK = 1 << 16  # bytes of one read
 FOREIGN = {  # how files begin that are no text, or not UTF-8
     b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text", b"PAR1": "a Parquet file",
@@ -164,7 +165,8 @@ def _object(text: str) -> dict[str, object]:
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadRecord(f"The line is no JSON ({error.msg}, column {error.colno}).") from None
+        why = f"{error.msg}, column {error.colno}"
+        raise BadRecord(f"The line is no JSON ({why}): {MEND}.") from None
     except (ValueError, RecursionError):  # a number of 5,000 digits, 10,000 brackets
         raise BadRecord("The line is JSON beyond all bounds: simplify it.") from None
     if not isinstance(record, dict):
@@ -206,7 +208,7 @@ def _csv(lines: Iterator[Line], name: str, named: Fields) -> Iterator[Entry]:
             return
         except csv.Error as error:
             where = f"line {number}" if at == number else f"lines {number} to {at}"
-            yield Entry(number, number, error=f"This is no CSV ({where}: {error}).")
+            yield Entry(number, number, error=f"This is no CSV ({where}: {error}): {MEND}.")
         except BadRecord as error:
             yield Entry(number, number, error=str(error))
 

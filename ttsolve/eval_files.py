@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,8 +16,15 @@ from ttsolve.grid import Row, as_record
 from ttsolve.policy import content_hash, shared
 
 
-def known_problems(dataset: Path, named: Fields, limit: int | None) -> list[Entry]:
+def known_problems(
+    dataset: Path,
+    named: Fields,
+    limit: int | None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> list[Entry]:
     """The problems of a file, each once, all of them usable and with a known answer.
+
+    `tell` is told, in one sentence, how many were there again.
 
     Raises:
         UsageError: when one is not, or there are none.
@@ -42,6 +49,9 @@ def known_problems(dataset: Path, named: Fields, limit: int | None) -> list[Entr
     for entry in entries:
         if entry.problem:
             unique.setdefault(content_hash(entry.problem.question), entry)
+    if again := len(entries) - len(unique):
+        count = f"{again} of the {len(entries)} problems of {dataset}"
+        tell(f"{count} repeat{'s' * (again == 1)} another: each is measured once.")
     return list(unique.values())
 
 
@@ -61,6 +71,16 @@ def refuse_test(entries: Sequence[Entry], test: Path, *, needed: bool) -> None:
         raise UsageError(
             f"{len(seen)} of the problems are in {test}, which must stay unseen: take them out."
         )
+
+
+def check_rows(file: Path) -> None:
+    """Refuse before a long run what its rows cannot be written as.
+
+    Raises:
+        UsageError: the suffix is that of another format; without one they become JSON lines.
+    """
+    if file.suffix.lower() not in ("", ".csv", ".json", ".jsonl", ".ndjson"):
+        raise UsageError(f"Cannot write rows into {file}: name a file in .jsonl or .csv.")
 
 
 def write_rows(rows: Sequence[Row], file: Path) -> None:

@@ -112,7 +112,7 @@ def read_policy(file: Path) -> Policy:
     Raises:
         PairError: when it cannot be used.
     """
-    policy = toml.read(Policy, file)
+    policy = toml.read(Policy, file, "name a file that `ttsolve calibrate` has written")
     for key, possible, remedy in _rules(policy):
         if not possible:
             raise Place(file, key).wrong("has an impossible value", f"give {remedy}")

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlite_utils import Database
 
+from ttsolve.errors import StorageError
 from ttsolve.store_file import StoreFile
 from ttsolve.store_runs import timestamp
 
@@ -72,6 +73,9 @@ def prune(store: StoreFile, before: datetime) -> dict[str, int]:
     """Forget the runs last asked for before that time, and what only they use.
 
     Returns how much of each was removed. The file shrinks with it, unless it is in use elsewhere.
+
+    Raises:
+        StorageError: nothing could be: the store has warned why.
     """
 
     def forget(db: Database) -> dict[str, int]:
@@ -83,7 +87,10 @@ def prune(store: StoreFile, before: datetime) -> dict[str, int]:
         left = _counts(db)
         return {name: held[name] - left[name] for name in COUNTS}
 
-    removed = store.write(forget, dict.fromkeys(COUNTS, 0))
+    nothing: dict[str, int] = {}
+    removed = store.write(forget, nothing)
+    if not removed:
+        raise StorageError("Nothing was forgotten: mend what the line before tells, and try again.")
     store.shrink()
     return removed
 

@@ -47,8 +47,10 @@ class Place:
         return PairError(f"{self.file}: {self.key} {trouble}: {remedy}.")
 
 
-def read(kind: type[T], file: Path, **given: Any) -> T:
+def read(kind: type[T], file: Path, remedy: str = "name the folder of a pair", **given: Any) -> T:
     """The dataclass that the file describes; `given` fields come from elsewhere.
+
+    `remedy` ends the sentence on a file that cannot be read.
 
     Raises:
         PairError: the file cannot be read, or a key is unknown, missing or of a wrong type.
@@ -57,7 +59,7 @@ def read(kind: type[T], file: Path, **given: Any) -> T:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or error
-        raise PairError(f"Cannot read {file} ({reason}): name the folder of a pair.") from error
+        raise PairError(f"Cannot read {file} ({reason}): {remedy}.") from error
     except ValueError as error:  # of TOML or of UTF-8
         raise PairError(f"{file} is not TOML ({error}): correct it.") from error
     return _build(kind, table, Place(file), given)

@@ -51,7 +51,8 @@ def export_pair(work: Path, folder: Path, sampling: Sampling) -> Path:
     for name in (*FILES, *REVISER):
         if name in FILES or (work / name).is_file():
             source = needed(work / name, FILES.get(name, ""))
-            with replacing(folder / name) as part:  # whole: another process may have it open
+            # Whole, as another process may have it open; a link leads to a file of the user's own.
+            with replacing(folder / name, follow=False) as part:
                 shutil.copyfile(source, part)
             sha[name] = file_sha256(folder / name)
 
