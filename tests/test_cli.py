@@ -366,6 +366,33 @@ def test_ctrl_c_twice_ends_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert (run.code, run.out, run.err) == (130, "", "")
 
 
+@pytest.mark.parametrize("module", ["typer", "ttsolve.cli_batch", "rich.console"])
+def test_ctrl_c_while_modules_are_imported_is_quiet(module: str) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "from ttsolve.__main__ import main; main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+class Interrupted(sim.SimGenerator):
+    def sample(self, *_: object) -> Any:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+
+def test_ctrl_c_while_a_runtime_is_imported_is_quiet(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sim, "SimGenerator", Interrupted)
+    run(QUESTION, *SIM)
+    assert (run.code, run.out, run.err) == (130, "", "")
+
+
 class Broken(sim.SimGenerator):
     def sample(self, *_: object) -> Any:
         raise ZeroDivisionError("boom")

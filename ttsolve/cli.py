@@ -327,9 +327,17 @@ def _code_of(run: Callable[[], int], debug: bool) -> int:
         )
         return error.exit_code
     except Exception as error:
+        if _is_ctrl_c(error):
+            return INTERRUPTED
         if debug:
             traceback.print_exc()
         else:
             kind = type(error).__name__
             render.error(f"Unexpected {kind} ({error}): run again with --debug to see where.")
         return 1
+
+
+def _is_ctrl_c(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: a library that is being imported makes another error of that."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt) or (cause is not None and _is_ctrl_c(cause))
