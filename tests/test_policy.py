@@ -99,7 +99,7 @@ def test_a_pair_follows_its_own_table_and_without_one_the_papers(tmp_path) -> No
 def test_texts_name_strategies_with_their_settings() -> None:
     assert planned("beam:width=4", 16) == BeamSearch(16, 4)
     assert planned("lookahead:lookahead=3,width=2", 16) == Lookahead(4, 2, 3)
-    for text in ("beam:width", "beam:width=2,width=4", "beam:=4", "nobody"):
+    for text in ("beam:width", "beam:width=2,width=4", "beam:=4", "beam:", "nobody"):
         with pytest.raises(UsageError):
             planned(text, 16)
 

@@ -149,9 +149,9 @@ def read_plan(text: str) -> tuple[str, dict[str, object]]:
     Raises:
         UsageError: when it is written in another way.
     """
-    name, _, rest = text.partition(":")
+    name, colon, rest = text.partition(":")
     settings: dict[str, object] = {}
-    for part in rest.split(",") if rest else ():
+    for part in rest.split(",") if colon else ():
         key, equals, value = part.partition("=")
         if not equals or key in settings:
             raise UsageError(f"The strategy {text!r} cannot be read: write it as {SEARCH!r}.")
