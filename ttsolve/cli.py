@@ -123,7 +123,7 @@ def solve_command(
     """
     question = _question(problem)
     chosen = chosen_pair(pair, generator, few_shot, model)
-    plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
+    plan = chosen_strategy(strategy, budget, settings, chosen, confidence, temperature)
     with (
         render_live.live_line(plan, budget, chosen.prompt.answer) as live,
         stored_pair(chosen, gpu_layers, cache, no_cache, live.begin) as models,

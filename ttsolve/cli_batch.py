@@ -95,7 +95,7 @@ def batch(
     problems = _Input(tuple(files or [STDIN]), kind, Fields(question_field, answer_field), limit)
     problems.check(output, cache or paths.store_file())
     chosen = chosen_pair(pair, generator, few_shot, model)
-    plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
+    plan = chosen_strategy(strategy, budget, settings, chosen, confidence, temperature)
     stop = threading.Event()
     shown = render_batch.bar_wanted(to_file=output is not None)
     with (

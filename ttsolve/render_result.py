@@ -64,9 +64,13 @@ def choice_line(result: Result) -> str:
     parts = [f"{told['chosen']}: {told['why']}"]
     if isinstance(chance := told.get("probability"), float):
         parts.append(f"right with probability {chance:.2f}")
-    if isinstance(promise := told.get("confidence"), float):
+    if isinstance(fitted := told.get("fitted_at"), float):
+        parts.append(f"how surely right is known for temperature {fitted:g} alone")
+    if isinstance(asked := told.get("confidence"), float):
         ended = "stopped early" if told.get("stopped") else "the whole budget was spent"
-        parts.append(f"{promise} was asked for, {ended}")
+        promise = told.get("promise", asked)
+        used = "" if promise == asked else f", {promise} is the next that is promised"
+        parts.append(f"{asked} was asked for{used}, {ended}")
     return printable("; ".join(parts))
 
 
