@@ -92,6 +92,7 @@ def cut(*tokens: int, finish: Finish = "length") -> Solution:
         ("beam", [cut(300, 300)], "cut    all solutions reached the end of the generator's"),
         ("beam", [cut(9, 512)], "cut    all solutions were cut at 512 tokens: raise max_tokens"),
         ("majority", [cut(), cut()], "cut    all solutions reached the end of the generator's"),
+        ("majority", [cut(9), cut(8), cut(9, finish="stop")], "cut    2 of 3 solutions reached"),
         ("majority", [cut(9), cut(9, finish="stop")], "spent  "),
         ("majority", [], "spent  "),
     ],

@@ -87,20 +87,22 @@ def share_line(result: Result, pair: Pair) -> str:
 
 
 def cut_line(result: Result, pair: Pair) -> str | None:
-    """Why there is no answer and what to do, where every solution was cut; None: it is not so."""
+    """Why there is no answer and what to do, where most solutions were cut; None: it is not so."""
     cut = [c for c in result.candidates if c.finish == "length"]
-    if result.answer is not None or not cut or len(cut) < len(result.candidates):
+    total = len(result.candidates)
+    if result.answer is not None or 2 * len(cut) <= total:
         return None
+    some = "all" if len(cut) == total else f"{len(cut)} of {total}"
     most = pair.sampling.max_tokens  # of what is drawn at once: by a search a step
     how = STRATEGIES.get(str(result.settings.get("chosen", result.strategy)).partition(":")[0])
     searched = how is not None and how.ranks_steps
     drawn = [c.tokens for c in cut if c.steps and not searched]
     drawn += [c.steps[-1].tokens for c in cut if c.steps and searched]
     if max(drawn, default=0) >= most:
-        return f"all solutions were cut at {most} tokens: raise max_tokens in the pair's pair.toml"
+        return f"{some} solutions were cut at {most} tokens: raise max_tokens in its pair.toml"
     return (
-        "all solutions reached the end of the generator's context: shorten the problem, or use a "
-        "pair with a longer context"
+        f"{some} solutions reached the end of the generator's context: shorten the problem, or use "
+        "a pair with a longer context"
     )
 
 
