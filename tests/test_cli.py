@@ -85,7 +85,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--budget 4 q", "solve --budget 4 q"),
         ("--budget 4 bench", "solve --budget 4 bench"),
         ("--debug q", "--debug solve q"),
-        ("--json", "solve --json"),
+        ("--seed 1", "solve --seed 1"),
+        ("models", "models --help"),
         ("-", "solve -"),
         ("-- bench", "solve -- bench"),
         ("--seed 1 -- bench", "solve --seed 1 -- bench"),
@@ -237,7 +238,11 @@ NO_BUDGET = "cannot be spent: give a whole number from 1 to 65536."
         (("hsitory",), "There is no command 'hsitory': type history, or `ttsolve solve hsitory`"),
         (("modles", "list"), "There is no command 'modles': type models, or"),
         ((str(HERE),), f"{HERE} is a file: type ttsolve batch {HERE} for the problems in it."),
-        (("--json",), "Missing argument 'PROBLEM'"),
+        (("--seed", "1"), "Missing argument 'PROBLEM'"),
+        (("--json",), "There is no problem for --json: type one before it, or - for one"),
+        (("-5 + 3",), 'The problem "-5 + 3" begins like an option: type ttsolve solve -- "-5 + 3"'),
+        (("-x = 4",), 'type ttsolve solve -- "-x = 4".'),
+        (("-7", "--budget", "4"), 'type ttsolve solve -- "-7".'),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -250,6 +255,19 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     [line] = run.err.splitlines()
     assert line.startswith("Error: ")
     assert sentence in line
+
+
+def test_a_problem_behind_its_command_that_looks_like_an_option(run: Run) -> None:
+    run("solve", *SIM, "-5 + 3")
+    assert (run.code, run.out) == (2, "")
+    assert 'type ttsolve solve -- "-5 + 3".' in run.err
+
+
+def test_a_group_alone_shows_its_help(run: Run) -> None:
+    for group in cli.GROUPS:
+        run(group)
+        assert (run.code, run.err) == (0, "")
+        assert run.out.startswith(f"Usage: ttsolve {group} ")
 
 
 def test_an_unknown_pair_is_told_the_known_ones(run: Run, home: Path) -> None:
@@ -362,6 +380,33 @@ def test_ctrl_c_gives_the_vote_over_what_there_is(
 
 def test_ctrl_c_twice_ends_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sim, "SimGenerator", lambda: Counting(then={5: press_twice}))
+    run(QUESTION, *SIM)
+    assert (run.code, run.out, run.err) == (130, "", "")
+
+
+@pytest.mark.parametrize("module", ["typer", "ttsolve.cli_batch", "rich.console"])
+def test_ctrl_c_while_modules_are_imported_is_quiet(module: str) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "from ttsolve.__main__ import main; main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+class Interrupted(sim.SimGenerator):
+    def sample(self, *_: object) -> Any:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+
+def test_ctrl_c_while_a_runtime_is_imported_is_quiet(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sim, "SimGenerator", Interrupted)
     run(QUESTION, *SIM)
     assert (run.code, run.out, run.err) == (130, "", "")
 

@@ -26,7 +26,7 @@ from ttsolve.errors import UsageError
 from ttsolve.eval_files import known_problems
 from ttsolve.fields import Fields
 from ttsolve.grid import Grid, sizes
-from ttsolve.policy import Choice, Policy, content_hash, policy_of
+from ttsolve.policy import Choice, Policy, content_hash, policy_of, read_policy
 from ttsolve.pools import pool_of, rescored, unscored, vote_among
 from ttsolve.solve import SIM, solve
 from ttsolve.store import Store
@@ -302,6 +302,7 @@ def test_eval_and_calibrate_as_a_user_runs_them(dice, tmp_path, ttsolve) -> None
     fitted = ttsolve(*("calibrate", dice, *common, "--strategy", "beam:width=4", "-o", policy))
     assert (fitted.code, policy.exists()) == (0, True), fitted.err
     assert "budget 8: right 0." in fitted.out
+    assert read_policy(policy).temperature == 1.0  # the dice's own
     done = ttsolve(
         *("eval", dice, *common, "--strategy", "auto", "--policy", policy, "-o", rows),
         *("--plot", plot, "--by-bin", "oracle"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,23 @@ def test_each_runtime_has_one_door() -> None:
             if line.strip().startswith((f"import {runtime}", f"from {runtime}"))
         }
         assert users <= allowed, runtime
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it keeps no files in the home")
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """What it would report it keeps in the home folder first, but not where CI is set."""
+    pytest.importorskip("onnxruntime")
+    kept_out = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    fresh = {key: value for key, value in os.environ.items() if key not in kept_out}
+    code = "import ttsolve.engines.onnx_model, os; print(os.listdir(os.environ['HOME']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=fresh | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_torch_stays_in_training() -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gguf
 import llama_cpp
@@ -18,9 +19,10 @@ import pytest
 from gguf_maker import TINY, make_gguf
 from ttsolve.core import Problem, Solution, Step
 from ttsolve.engine import Engine, Sampling
-from ttsolve.engines import llama_context, threads
+from ttsolve.engines import llama, llama_context, threads
 from ttsolve.engines.llama import LlamaGenerator
-from ttsolve.engines.llama_context import LlamaContext
+from ttsolve.engines.llama_context import LlamaContext, open_contexts
+from ttsolve.engines.llama_model import LlamaModel
 from ttsolve.errors import ModelError, ProblemTooLong, TtsolveError, UsageError
 from ttsolve.prompts import PromptFormat
 
@@ -193,6 +195,35 @@ def test_ctrl_c_drops_this_call_and_leaves_the_generator_usable(
     with pytest.raises(KeyboardInterrupt):
         generator.sample([QUESTION.root] * len(how), how, press)
     assert [s.ids for s in draws(generator, OTHER, 3)] == [s.ids for s in expected]
+
+
+def test_ctrl_c_while_it_loads_is_heard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pressed where Python is called from C, as llama.cpp does: what is raised there is lost."""
+    closed: list[LlamaContext] = []
+    close = LlamaContext.close
+
+    @ctypes.CFUNCTYPE(None)
+    def logs() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):  # an interrupt would arise between two of these
+            pass
+
+    def pressed(model: LlamaModel, **how: Any) -> list[LlamaContext]:
+        logs()
+        return open_contexts(model, **how)
+
+    def noted(context: LlamaContext) -> None:
+        closed.append(context)
+        close(context)
+
+    monkeypatch.setattr(llama, "open_contexts", pressed)
+    monkeypatch.setattr(LlamaContext, "close", noted)
+    with pytest.raises(KeyboardInterrupt):
+        LlamaGenerator(path, PROMPT, width=2, loops=2)
+    for thread in threading.enumerate():
+        if thread.name == "ttsolve-open":
+            thread.join()
+    assert len(closed) == 2
 
 
 def test_several_threads_share_one_loop(open_generator: Callable[..., LlamaGenerator]) -> None:

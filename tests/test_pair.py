@@ -263,6 +263,16 @@ def test_an_unknown_name(home: Path, name: str, remedy: str) -> None:
     assert str(caught.value) == f"There is no pair {name!r}: {remedy}{place}."
 
 
+def test_a_folder_of_that_name_is_no_pair_of_that_name(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_pair(tmp_path / "here" / "mine", "mine")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(PairError, match=r"^There is no pair 'mine', but .*: use \./mine\.$"):
+        load_pair("mine")
+    assert load_pair("./mine").name == "mine"
+
+
 def test_no_pair_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TTSOLVE_HOME", str(tmp_path))
     monkeypatch.setattr(paths, "carried_pairs", lambda: tmp_path / "none")

@@ -8,9 +8,9 @@ from statistics import mean
 import pytest
 
 from ttsolve.auto import Auto, plan_for
-from ttsolve.confidence import Calibration, Stop, threshold_for
+from ttsolve.confidence import Calibration, Stop, stop_for
 from ttsolve.core import Problem
-from ttsolve.engine import Engine
+from ttsolve.engine import Engine, Sampling
 from ttsolve.engines.sim import SimGenerator, SimVerifier
 from ttsolve.errors import PairError, UsageError
 from ttsolve.pair import GeneratorFile
@@ -25,6 +25,7 @@ from ttsolve.policy import (
     read_policy,
     write_policy,
 )
+from ttsolve.render_result import choice_line
 from ttsolve.solve import SIM, solve
 from ttsolve.strategies import BeamSearch, BestOfN, Lookahead
 
@@ -99,7 +100,7 @@ def test_a_pair_follows_its_own_table_and_without_one_the_papers(tmp_path) -> No
 def test_texts_name_strategies_with_their_settings() -> None:
     assert planned("beam:width=4", 16) == BeamSearch(16, 4)
     assert planned("lookahead:lookahead=3,width=2", 16) == Lookahead(4, 2, 3)
-    for text in ("beam:width", "beam:width=2,width=4", "beam:=4", "nobody"):
+    for text in ("beam:width", "beam:width=2,width=4", "beam:=4", "beam:", "nobody"):
         with pytest.raises(UsageError):
             planned(text, 16)
 
@@ -193,8 +194,31 @@ def test_what_is_told_is_what_ran(n: int, chosen: str) -> None:
 
 def test_a_stricter_promise_stands_in_for_one_that_was_not_fitted() -> None:
     stops = (Stop(0.8, 0.82), Stop(0.9, 0.95))
-    assert [threshold_for(p, stops) for p in (0.5, 0.8, 0.85, 0.9)] == [0.82, 0.82, 0.95, 0.95]
-    assert threshold_for(0.99, stops) == float("inf")
+    used = [stop_for(p, stops).threshold for p in (0.5, 0.8, 0.85, 0.9)]
+    assert used == [0.82, 0.82, 0.95, 0.95]
+    assert stop_for(0.99, stops).threshold == float("inf")
+    policy = always("best-of-n", calibrations=(SURE,), stops=stops)
+    for asked, told in ((0.8, "; 0.8 was asked"), (0.3, "0.3 was asked for, 0.8 is the next that")):
+        result, _ = run(Auto(64, policy, confidence=asked))
+        assert result.settings["promise"] == 0.8
+        assert told in choice_line(result)
+
+
+def test_a_probability_is_told_at_the_temperature_it_was_fitted_at_alone() -> None:
+    policy = always("best-of-n", calibrations=(SURE,), stops=(Stop(0.9, 0.9),))
+    auto = plan_for("auto", 8, SIM, policy=policy)  # fitted at the pair's own: it says no other
+    cold = Sampling(temperature=0.0)
+    assert "right with probability 1.00" in choice_line(run(auto)[0])
+    result, _ = run(auto, sampling=cold)
+    assert result.settings["probability"] is None
+    assert "how surely right is known for temperature 1 alone" in choice_line(result)
+    auto = plan_for("auto", 8, SIM, policy=replace(policy, temperature=0.0))
+    assert "right with probability 1.00" in choice_line(run(auto, sampling=cold)[0])
+    for fitted, temperature in ((None, 0.5), (0.5, None)):
+        other = replace(policy, temperature=fitted)
+        with pytest.raises(UsageError, match=r"was fitted at temperature .*: sample at that, or"):
+            plan_for("auto", 8, SIM, confidence=0.9, policy=other, temperature=temperature)
+    plan_for("auto", 8, SIM, confidence=0.9, policy=policy, temperature=1.0)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from ttsolve import render, render_live, render_pairs, render_result
-from ttsolve.core import Problem, Result, Solution, Step, Usage
+from ttsolve.core import Finish, Problem, Result, Solution, Step, Usage
 from ttsolve.engine import Event
 from ttsolve.solve import SIM
 
@@ -77,6 +78,41 @@ def test_without_a_verifier_or_an_answer(capsys: pytest.CaptureFixture[str]) -> 
         "share  0.00 of the majority vote, 0 of 1 candidates with an answer; there is no verifier",
     ]
     assert len(lines) == 3
+
+
+def cut(*tokens: int, finish: Finish = "length") -> Solution:
+    return Solution(PROBLEM).grow(*(Step("6 *\n", n) for n in tokens), finish=finish)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "candidates", "line"),
+    [
+        ("majority", [cut(300, 212)], "cut    all solutions were cut at 512 tokens: raise max_tok"),
+        ("majority", [cut(300), cut(9)], "cut    all solutions reached the end of the generator's"),
+        ("beam", [cut(300, 300)], "cut    all solutions reached the end of the generator's"),
+        ("beam", [cut(9, 512)], "cut    all solutions were cut at 512 tokens: raise max_tokens"),
+        ("majority", [cut(), cut()], "cut    all solutions reached the end of the generator's"),
+        ("majority", [cut(9), cut(8), cut(9, finish="stop")], "cut    2 of 3 solutions reached"),
+        ("majority", [cut(9), cut(9, finish="stop")], "spent  "),
+        ("majority", [], "spent  "),
+    ],
+)
+def test_why_there_is_no_answer(
+    strategy: str, candidates: list[Solution], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = Result(PROBLEM, None, 0.0, tuple(candidates), None, strategy, SETTINGS)
+    assert shown(capsys, result).splitlines()[2].startswith(line)
+
+
+def test_what_never_began_is_no_candidate_of_an_interrupted_run() -> None:
+    never = Solution(PROBLEM, finish="budget")
+    result = replace(RESULT, candidates=(GOOD, CUT, never, never), interrupted=True)
+    assert "1 of 2 candidates" in render_result.share_line(result, SIM)
+
+
+def test_settings_in_words() -> None:
+    settings = {"n": 4, "confidence": None, "probability": 0.4432504615, "plan": "", "verifier": 1}
+    assert render.in_words(settings, "verifier") == "n 4, probability 0.44"
 
 
 def test_generated_text_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:

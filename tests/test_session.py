@@ -123,7 +123,7 @@ def test_more_of_what_was_stopped_is_what_was_left(talk: Talk) -> None:
     DICE.then = {5: press}
     talk(QUESTION)
     assert "Interrupted: this is the vote over the candidates there were." in talk.err
-    assert "5 of 16 candidates with an answer\nspent  5 units, 250 tokens" in talk.out
+    assert "5 of 5 candidates with an answer\nspent  5 units, 250 tokens" in talk.out
     assert "spent  5 units, 250 tokens" in talk("/why").out
     talk("/more")
     assert (

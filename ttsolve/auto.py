@@ -7,10 +7,10 @@ best-of-N the run is that of best-of-N, sample for sample.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from ttsolve.confidence import threshold_for
+from ttsolve.confidence import stop_for
 from ttsolve.core import Problem, Solution
 from ttsolve.difficulty import predicted
 from ttsolve.engine import Engine
@@ -99,6 +99,10 @@ class Auto:
         calibration = self.policy.calibration(strategy)
         if calibration is None or not found:
             return False
+        fitted = self.policy.temperature
+        if fitted is not None and engine.sampling.temperature != fitted:
+            engine.decided.update(probability=None, fitted_at=fitted)
+            return False
         vote = best_of_all(found, self.aggregation, self.mark)
         if vote.best is None:
             return False
@@ -107,8 +111,9 @@ class Auto:
         engine.decided["probability"] = probability
         if self.confidence is None:
             return False
-        sure = probability >= threshold_for(self.confidence, self.policy.stops)
-        engine.decided["stopped"] = sure and len(found) < self.n
+        stop = stop_for(self.confidence, self.policy.stops)
+        sure = probability >= stop.threshold
+        engine.decided.update(promise=stop.promise, stopped=sure and len(found) < self.n)
         return sure
 
 
@@ -120,12 +125,14 @@ def plan_for(
     *,
     confidence: float | None = None,
     policy: Policy | None = None,
+    temperature: float | None = None,
 ) -> Strategy:
     """The strategy the user named, sized to the budget; `auto` with the pair's policy.
 
     Args:
         confidence: see `Auto`.
         policy: in place of the pair's own.
+        temperature: at which it will sample; None: the pair's own.
 
     Raises:
         UsageError: when there is no such strategy or setting, or the pair cannot promise that.
@@ -144,8 +151,16 @@ def plan_for(
             "--strategy beam."
         )
     policy = policy or policy_of(pair)
-    if confidence is not None and threshold_for(confidence, policy.stops) > 1:
+    own = pair.sampling.temperature
+    fitted = own if policy.temperature is None else policy.temperature
+    if confidence is not None and stop_for(confidence, policy.stops).threshold > 1:
         promises = [stop.promise for stop in policy.stops if stop.threshold <= 1]
         able = f"promise {max(promises)} at most" if promises else "run `ttsolve calibrate` first"
         raise UsageError(f"The pair {pair.name!r} has no calibration for {confidence}: {able}.")
+    if confidence is not None and fitted != (own if temperature is None else temperature):
+        raise UsageError(
+            f"The confidence of the pair {pair.name!r} was fitted at temperature {fitted:g}: "
+            "sample at that, or leave the confidence out."
+        )
+    policy = replace(policy, temperature=fitted)
     return Auto(budget, policy, aggregation_of(pair), pair.prompt.answer, confidence)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ from ttsolve.solve import SIM
 from ttsolve.train_cli import train
 
 GLOBAL_OPTIONS = ("--debug", "--version", "--help")
+OF_A_PROBLEM = {"--json", "--steps"}  # a batch and a session have none of these
 
 app = typer.Typer(
     name="ttsolve",
@@ -121,7 +123,7 @@ def solve_command(
     """
     question = _question(problem)
     chosen = chosen_pair(pair, generator, few_shot, model)
-    plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
+    plan = chosen_strategy(strategy, budget, settings, chosen, confidence, temperature)
     with (
         render_live.live_line(plan, budget, chosen.prompt.answer) as live,
         stored_pair(chosen, gpu_layers, cache, no_cache, live.begin) as models,
@@ -199,10 +201,11 @@ IN_ORDER: dict[str, Callable[..., None]] = {  # of --help
 }
 for name, command in IN_ORDER.items():
     app.command(name)(command)
-for name, group in {"models": models_group, "cache": cache_group, "train": train}.items():
+GROUPS = {"models": models_group, "cache": cache_group, "train": train}
+for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 
-COMMANDS = {*IN_ORDER, *(str(group.name) for group in app.registered_groups)}
+COMMANDS = {*IN_ORDER, *GROUPS}
 
 
 def with_command(
@@ -218,9 +221,14 @@ def with_command(
         return ["--help"]
     first = next((i for i, a in enumerate(arguments) if a not in GLOBAL_OPTIONS), len(arguments))
     if first < len(arguments) and arguments[first] in COMMANDS:
-        return list(arguments)
+        if arguments[first] == "solve" and not _words(arguments[first + 1 :]):
+            _check_dashes(arguments)
+        alone = first == len(arguments) - 1 and arguments[first] in GROUPS
+        return [*arguments, *["--help"] * alone]
     asks = {"--help", "--version"} & set(arguments)
     words = _words(arguments)
+    if not words and not asks:
+        _check_options(arguments)
     named = any(word.partition("=")[0] == "--session" for word in arguments)
     if (piped or terminal or named) and not asks and not words:
         command = "batch" if piped and not named else "session"
@@ -236,21 +244,52 @@ def _words(arguments: Sequence[str]) -> list[int]:
     """The places of the arguments that are neither an option nor the value of one."""
     if "--" in arguments:
         return list(range(arguments.index("--"), len(arguments)))
-    commands = get_group(app).commands.values()
-    valued = {
-        name
-        for command in commands
-        if command.name in ("solve", "batch", "session")
-        for option in command.params
-        if not getattr(option, "is_flag", True)
-        for name in option.opts
-    }
-    before = ["", *arguments]
+    valued, before = _valued(), ["", *arguments]
     return [
         place
         for place, (option, word) in enumerate(zip(before, arguments, strict=False))
         if (not word.startswith("-") or word == "-") and option not in valued
     ]
+
+
+def _valued() -> set[str]:
+    """The options that are followed by a value."""
+    return {
+        name
+        for command in get_group(app).commands.values()
+        if command.name in ("solve", "batch", "session")
+        for option in command.params
+        if not getattr(option, "is_flag", True)
+        for name in option.opts
+    }
+
+
+def _check_options(arguments: Sequence[str]) -> None:
+    """Refuse what needs a problem, where no argument is one.
+
+    Raises:
+        UsageError: a problem looks like an option, or is missing beside an option of one.
+    """
+    _check_dashes(arguments)
+    for option in OF_A_PROBLEM & set(arguments):
+        raise UsageError(
+            f"There is no problem for {option}: type one before it, or - for one that is piped in."
+        )
+
+
+def _check_dashes(arguments: Sequence[str]) -> None:
+    """Refuse a problem that would be read as an option, as -5 + 3.
+
+    Raises:
+        UsageError: there is one.
+    """
+    valued = _valued()
+    for before, word in pairwise(["", *arguments]):
+        name = word.partition("=")[0]
+        if before not in valued and re.match(r"-\s*[\d.(]|-.*\s", name, re.DOTALL):
+            raise UsageError(
+                f'The problem "{word}" begins like an option: type ttsolve solve -- "{word}".'
+            )
 
 
 def _check_problem(words: Sequence[str], places: Sequence[int]) -> None:
@@ -327,9 +366,17 @@ def _code_of(run: Callable[[], int], debug: bool) -> int:
         )
         return error.exit_code
     except Exception as error:
+        if _is_ctrl_c(error):
+            return INTERRUPTED
         if debug:
             traceback.print_exc()
         else:
             kind = type(error).__name__
             render.error(f"Unexpected {kind} ({error}): run again with --debug to see where.")
         return 1
+
+
+def _is_ctrl_c(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: a library that is being imported makes another error of that."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt) or (cause is not None and _is_ctrl_c(cause))

@@ -98,7 +98,7 @@ def batch(
     problems.check()
     check_output(output, "the answers", cache, problems.files)
     chosen = chosen_pair(pair, generator, few_shot, model)
-    plan = chosen_strategy(strategy, budget, settings, chosen, confidence)
+    plan = chosen_strategy(strategy, budget, settings, chosen, confidence, temperature)
     stop = threading.Event()
     shown = render_batch.bar_wanted(to_file=output is not None)
     with (

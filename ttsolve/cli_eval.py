@@ -34,6 +34,7 @@ from ttsolve.cli_options import (
     Seed,
     Temperature,
     chosen_pair,
+    chosen_sampling,
 )
 from ttsolve.cli_store import CacheFile, NoCache, check_output
 from ttsolve.errors import UsageError
@@ -121,7 +122,8 @@ def evaluate(
     chosen = chosen_pair(pair, generator, few_shot, model)
     used = read_policy(policy) if policy else policy_of(chosen)
     entries = known_problems(dataset, Fields(question_field, answer_field), limit, render.note)
-    grid = grid_of(strategy or SHORT, budgets_of(budgets), range(seed, seed + seeds), chosen, used)
+    runs = range(seed, seed + seeds)
+    grid = grid_of(strategy or SHORT, budgets_of(budgets), runs, chosen, used, temperature)
     warn_of_seen(entries, used, grid)
     common = (seed, temperature, gpu_layers, cache, no_cache, in_flight)
     measured, interrupted = Job(chosen, used, grid, entries, *common).run()
@@ -225,6 +227,7 @@ def calibrate(
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     policy = _fit(measured, f"a fit on {len(entries)} problems of {dataset.name}", ties, plot)
+    policy = replace(policy, temperature=chosen_sampling(chosen, temperature).temperature)
     write_policy(bound_to(policy, chosen), target)
     render.progress(f"Kept in {target}.")
 

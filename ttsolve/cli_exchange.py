@@ -122,7 +122,8 @@ def exchange(
     names = list(strategy or COMPARED)
     policy = policy_of(chosen)
     # Independent samples tell the bins, also where another strategy is compared.
-    grid = grid_of([*names, "best-of-n"], budgets_of(budgets), [seed], chosen, policy)
+    spent = budgets_of(budgets)
+    grid = grid_of([*names, "best-of-n"], spent, [seed], chosen, policy, temperature)
     series = Series(entries, seed, gpu_layers, cache, no_cache, in_flight)
     measured = series.run(f"pair {chosen.name}", chosen, policy, grid, temperature)
     parts = Parts([measured], larger=series.greedy(other))

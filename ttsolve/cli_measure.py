@@ -93,7 +93,9 @@ class Job:
             stored_pair(self.pair, self.gpu_layers, self.cache, self.no_cache) as models,
             ctrl_c_sets(stop),
         ):
-            plan = partial(plan_of, pair=self.pair, policy=self.policy)
+            plan = partial(
+                plan_of, pair=self.pair, policy=self.policy, temperature=self.temperature
+            )
 
             def engine(seed: int, budget: int) -> Engine:
                 return models.engine(budget, seed=seed, temperature=self.temperature, stop=stop)
@@ -167,7 +169,9 @@ class Series:
         return {row.content: row.rate for outcome in measured for row in outcome.rows}
 
 
-def plan_of(text: str, budget: int, *, pair: Pair, policy: Policy) -> Strategy:
+def plan_of(
+    text: str, budget: int, *, pair: Pair, policy: Policy, temperature: float | None = None
+) -> Strategy:
     """The strategy of a text; `auto` may have a confidence, as in auto:confidence=0.95."""
     name, settings = read_plan(text)
     if name != Auto.name:
@@ -177,7 +181,15 @@ def plan_of(text: str, budget: int, *, pair: Pair, policy: Policy) -> Strategy:
         confidence = None if said is None else float(said)
     except ValueError:
         raise UsageError(f"The confidence {said!r} is no number: give one from 0 to 1.") from None
-    return plan_for(name, budget, pair, settings, confidence=confidence, policy=policy)
+    return plan_for(
+        name,
+        budget,
+        pair,
+        settings,
+        confidence=confidence,
+        policy=policy,
+        temperature=temperature,
+    )
 
 
 def grid_of(
@@ -186,6 +198,7 @@ def grid_of(
     seeds: Sequence[int],
     pair: Pair,
     policy: Policy,
+    temperature: float | None = None,
 ) -> Grid:
     """What is measured.
 
@@ -195,7 +208,8 @@ def grid_of(
     from ttsolve.grid import Grid, sizes
 
     for text in strategies:
-        plan_of(text, sizes(text, budgets)[-1], pair=pair, policy=policy)
+        size = sizes(text, budgets)[-1]
+        plan_of(text, size, pair=pair, policy=policy, temperature=temperature)
     return Grid(tuple(dict.fromkeys(strategies)), tuple(budgets), tuple(seeds))
 
 

@@ -183,7 +183,12 @@ def chosen_sampling(pair: Pair, temperature: float | None) -> Sampling:
 
 
 def chosen_strategy(
-    name: str, budget: int, settings: list[str] | None, pair: Pair, confidence: float | None = None
+    name: str,
+    budget: int,
+    settings: list[str] | None,
+    pair: Pair,
+    confidence: float | None = None,
+    temperature: float | None = None,
 ) -> Strategy:
     """The strategy the user chose, sized to spend the budget.
 
@@ -191,7 +196,7 @@ def chosen_strategy(
         UsageError: when there is none of that name, or it has no such setting or value.
     """
     given = settings_of(settings or (), "--set ")
-    return plan_for(name, budget, pair, given, confidence=confidence)
+    return plan_for(name, budget, pair, given, confidence=confidence, temperature=temperature)
 
 
 def settings_of(words: Iterable[str], option: str = "") -> dict[str, str]:

@@ -52,10 +52,10 @@ def features(share: float, score: float | None, count: int) -> tuple[float, ...]
     return 1.0, logit(part), logit(sure), math.log2(max(count, 1))
 
 
-def threshold_for(promise: float, stops: Sequence[Stop]) -> float:
-    """Where to stop so that the promise is kept: that of the next stricter one; inf: nowhere."""
+def stop_for(promise: float, stops: Sequence[Stop]) -> Stop:
+    """Where to stop so that the promise is kept: where the next stricter one is; inf: nowhere."""
     kept = [stop for stop in stops if stop.promise >= promise - 1e-9]
-    return min(kept, key=lambda stop: stop.promise).threshold if kept else math.inf
+    return min(kept, key=lambda stop: stop.promise, default=Stop(promise, math.inf))
 
 
 def logit(p: float) -> float:

@@ -232,5 +232,7 @@ def _folder_of(name: str) -> Path:
     for folder in paths.pair_folders():
         if (folder / name / FILE).is_file():
             return folder / name
+    if (Path(name) / FILE).is_file():
+        raise PairError(f"There is no pair {name!r}, but a folder of that name: use ./{name}.")
     place = paths.user_pairs() / name
     raise PairError(f"There is no pair {name!r}: {toml.use(name, _names())}put it into {place}.")

@@ -6,7 +6,7 @@ whose models are others does without it.
     about = "Fitted on …"               [[choices]]
     generator = "sha256"                budget = 16
     verifier = "sha256"                 strategies = ["best-of-n", …]   # the easiest bin first
-                                        probe = 4
+    temperature = 1.0                   probe = 4
     [[calibrations]]                    thresholds = [0.2, …]           # one less than strategies
     strategy = "best-of-n"
     weights = [0.1, …]                  [[stops]]
@@ -61,6 +61,7 @@ class Policy:
     reviser: str = ""  # "": no choice revises
     calibrations: tuple[Calibration, ...] = ()
     stops: tuple[Stop, ...] = ()  # by rising promise
+    temperature: float | None = None  # of the samples it was fitted on; None: the pair's own
     fitted_on: tuple[str, ...] = ()  # the problems, by `content_hash`
 
     def at(self, budget: int) -> Choice:
@@ -149,9 +150,9 @@ def read_plan(text: str) -> tuple[str, dict[str, object]]:
     Raises:
         UsageError: when it is written in another way.
     """
-    name, _, rest = text.partition(":")
+    name, colon, rest = text.partition(":")
     settings: dict[str, object] = {}
-    for part in rest.split(",") if rest else ():
+    for part in rest.split(",") if colon else ():
         key, equals, value = part.partition("=")
         if not equals or key in settings:
             raise UsageError(f"The strategy {text!r} cannot be read: write it as {SEARCH!r}.")

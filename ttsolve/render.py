@@ -7,6 +7,7 @@ cannot move the cursor or colour the terminal.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.text import Text
@@ -23,6 +24,13 @@ def quantity(value: float, unit: str) -> str:
     while abs(value) >= 999.5 and thousands < 6:
         value, thousands = value / 1000, thousands + 1
     return f"{value:.3g} {' kMGTPE'[thousands].strip()}{unit}"
+
+
+def in_words(settings: Mapping[str, object], *hidden: str) -> str:
+    """A run's settings but for those hidden or unset, numbers to two digits."""
+    shown = {k: v for k, v in settings.items() if k not in hidden and v not in ("", None)}
+    said = ((k, round(v, 2) if isinstance(v, float) else v) for k, v in shown.items())
+    return printable(", ".join(f"{key} {value}" for key, value in said))
 
 
 def colored(score: float | None) -> Text:

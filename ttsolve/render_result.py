@@ -15,6 +15,7 @@ from ttsolve.core import Result, Solution, Usage
 from ttsolve.pair import Pair
 from ttsolve.render import colored, note, printable, quantity
 from ttsolve.solve import aggregation_of
+from ttsolve.strategies import STRATEGIES
 from ttsolve.vote import score_of
 
 UNTRAINED = (
@@ -32,6 +33,8 @@ def show_result(result: Result, pair: Pair, *, all_steps: bool = False) -> None:
     answer = "(no answer)" if result.answer is None else printable(result.answer)
     out.print(Text(answer, style="bold"))
     out.print(Text(f"share  {share_line(result, pair)}"))
+    if cut := cut_line(result, pair):
+        out.print(Text(f"cut    {cut}"))
     out.print(Text(f"spent  {bill_line(result.usage, settings_of(result))}"))
     if "chosen" in result.settings:
         out.print(Text(f"auto   {choice_line(result)}"))
@@ -61,19 +64,45 @@ def choice_line(result: Result) -> str:
     parts = [f"{told['chosen']}: {told['why']}"]
     if isinstance(chance := told.get("probability"), float):
         parts.append(f"right with probability {chance:.2f}")
-    if isinstance(promise := told.get("confidence"), float):
+    if isinstance(fitted := told.get("fitted_at"), float):
+        parts.append(f"how surely right is known for temperature {fitted:g} alone")
+    if isinstance(asked := told.get("confidence"), float):
         ended = "stopped early" if told.get("stopped") else "the whole budget was spent"
-        parts.append(f"{promise} was asked for, {ended}")
+        promise = told.get("promise", asked)
+        used = "" if promise == asked else f", {promise} is the next that is promised"
+        parts.append(f"{asked} was asked for{used}, {ended}")
     return printable("; ".join(parts))
 
 
 def share_line(result: Result, pair: Pair) -> str:
-    """How the vote went, in words."""
-    answered = sum(answer_of(c, pair.prompt.answer) is not None for c in result.candidates)
+    """How the vote went, in words; of an interrupted run among the candidates that had begun."""
+    all_begun = not result.interrupted
+    begun = [c for c in result.candidates if all_begun or c.steps or c.finish != "budget"]
+    answered = sum(answer_of(c, pair.prompt.answer) is not None for c in begun)
     without = "" if result.settings["verifier"] else "; there is no verifier"
     return (
         f"{result.share:.2f} of the {result.settings['vote']} vote, "
-        f"{answered} of {len(result.candidates)} candidates with an answer{without}"
+        f"{answered} of {len(begun)} candidates with an answer{without}"
+    )
+
+
+def cut_line(result: Result, pair: Pair) -> str | None:
+    """Why there is no answer and what to do, where most solutions were cut; None: it is not so."""
+    cut = [c for c in result.candidates if c.finish == "length"]
+    total = len(result.candidates)
+    if result.answer is not None or 2 * len(cut) <= total:
+        return None
+    some = "all" if len(cut) == total else f"{len(cut)} of {total}"
+    most = pair.sampling.max_tokens  # of what is drawn at once: by a search a step
+    how = STRATEGIES.get(str(result.settings.get("chosen", result.strategy)).partition(":")[0])
+    searched = how is not None and how.ranks_steps
+    drawn = [c.tokens for c in cut if c.steps and not searched]
+    drawn += [c.steps[-1].tokens for c in cut if c.steps and searched]
+    if max(drawn, default=0) >= most:
+        return f"{some} solutions were cut at {most} tokens: raise max_tokens in its pair.toml"
+    return (
+        f"{some} solutions reached the end of the generator's context: shorten the problem, or use "
+        "a pair with a longer context"
     )
 
 

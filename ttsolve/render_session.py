@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ttsolve.render import colored, line, printable, progress
+from ttsolve.render import colored, in_words, line, printable, progress
 from ttsolve.render_result import bill_line
 from ttsolve.session import Account, Session
 from ttsolve.tree import Tree
@@ -88,8 +88,7 @@ def _settings(tree: Tree) -> str:
     told = tree.settings
     if "chosen" in told:
         return f"{told['chosen']}: {told['why']}"
-    hidden = ("verifier", "revision_verifier")
-    return ", ".join(f"{k} {v}" for k, v in told.items() if k not in hidden and v != "")
+    return in_words(told, "verifier", "revision_verifier")
 
 
 def _attempts(tree: Tree) -> Iterator[tuple[str, ...]]:

@@ -10,7 +10,7 @@ import rich.tree
 from rich.console import Console
 from rich.text import Text
 
-from ttsolve.render import colored, printable
+from ttsolve.render import colored, in_words, printable
 from ttsolve.render_chains import show_chains
 from ttsolve.tree import Tree
 
@@ -34,15 +34,10 @@ def show_tree(tree: Tree, *, whole: bool = False) -> None:
         out.print(Text(LEGEND + AHEAD * ahead, style="dim"))
     if tree.chains:
         show_chains(out, tree, whole=whole)
-    out.print(Text(f"{tree.strategy}: {printable(_settings(tree))}"))
+    settings = in_words(tree.settings, "verifier", "revision_verifier")
+    out.print(Text(f"{tree.strategy}: {settings}"))
     answer = "(no answer)" if tree.answer is None else printable(tree.answer)
     out.print(Text.assemble("answer ", (answer, "bold"), f", {tree.share:.2f} of the vote"))
-
-
-def _settings(tree: Tree) -> str:
-    hidden = ("verifier", "revision_verifier")
-    shown = {k: v for k, v in tree.settings.items() if k not in hidden and v != ""}
-    return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def _candidates(count: int) -> str:

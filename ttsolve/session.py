@@ -236,7 +236,14 @@ class Session:
             UsageError, PairError: when there is no such strategy or setting: see `plan_for`.
         """
         how = self.settings
-        return plan_for(how.strategy, budget, self.pair, how.settings, confidence=confidence)
+        return plan_for(
+            how.strategy,
+            budget,
+            self.pair,
+            how.settings,
+            confidence=confidence,
+            temperature=how.temperature,
+        )
 
     def _keep(self, asked: int | None = None) -> None:
         """Keep the session as it is, where it has a name; `asked`: the run that now begins."""

@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -32,10 +32,11 @@ from ttsolve.engines.decode import DecodeLoop
 from ttsolve.engines.kvtree import KVTree
 from ttsolve.engines.llama_context import MOST, open_contexts
 from ttsolve.engines.llama_model import LlamaModel
+from ttsolve.engines.llama_open import open_undisturbed
 from ttsolve.engines.loops import Loops
 from ttsolve.engines.request import Request
 from ttsolve.engines.rollouts import Known
-from ttsolve.errors import ModelError, ProblemTooLong, TtsolveError, UsageError
+from ttsolve.errors import ModelError, ProblemTooLong, UsageError
 from ttsolve.gguf_file import read_gguf
 from ttsolve.pair_files import fingerprint
 from ttsolve.prompts import PromptFormat, thinks
@@ -79,14 +80,12 @@ class LlamaGenerator:
         if width is not None and not 1 <= width <= MOST:
             raise UsageError(f"A width of {width} is not possible: choose one from 1 to {MOST}.")
         prompt = _with_template(prompt, path) if prompt.chat else prompt
-        model = LlamaModel(path, adapter=adapter, gpu_layers=gpu_layers)
-        try:
-            contexts = open_contexts(
-                model, width=width, context=context, threads=threads, loops=loops, kv=kv
-            )
-        except TtsolveError:
-            model.close()
-            raise
+        model, contexts = open_undisturbed(
+            partial(LlamaModel, path, adapter=adapter, gpu_layers=gpu_layers),
+            partial(
+                open_contexts, width=width, context=context, threads=threads, loops=loops, kv=kv
+            ),
+        )
         self.prompt = prompt
         files = "-".join(fingerprint(file) for file in (path, adapter) if file)
         self.name = f"{files}-{blake2b(repr(prompt).encode(), digest_size=4).hexdigest()}"
