@@ -21,7 +21,7 @@ from ttsolve.pair import (
     write_pair,
 )
 from ttsolve.pair_files import file_sha256
-from ttsolve.pair_rules import FILE, check_values
+from ttsolve.pair_rules import ENDPOINT, FILE, check_values
 from ttsolve.prompts import BOXED, THOUGHT, PromptFormat, plain_format, system_prompt
 
 CONTEXT, THINKING = 4096, 16384  # tokens of prompt and solution, at most, where memory allows
@@ -71,8 +71,10 @@ def own_endpoint(
     """A pair made of an endpoint alone: an OpenAI-compatible server, http://HOST/v1.
 
     Raises:
-        UsageError: the examples cannot be used.
+        UsageError: the address has no host, or the examples cannot be used.
     """
+    if not re.match(ENDPOINT, url):
+        raise UsageError(f"{url} is no address, as it has no host: write http://HOST/v1.")
     separator = verifier.separator if verifier else None
     prompt = chat_prompt(separator, _is_numbered(verifier))
     if few_shot is not None:
