@@ -10,7 +10,7 @@ import pytest
 
 from gguf_maker import TINY, make_gguf
 from test_chat import CHATML, EXAMPLES
-from ttsolve import cli, own_pair
+from ttsolve import cli, own_pair, paths
 from ttsolve.engine import Sampling
 from ttsolve.engines.misfit import Misfits, fits
 from ttsolve.engines.prm_format import PrmFormat
@@ -121,6 +121,18 @@ def test_examples_without_a_place_for_the_problem(base: Path, tmp_path: Path) ->
 def test_a_part_of_a_model_is_no_generator(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="join all with llama-gguf-split"):
         own_generator(tmp_path / "a-00001-of-00002.gguf")
+
+
+def test_what_is_cut_or_no_gguf_becomes_no_pair(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, data in {"cut": base.read_bytes()[:-1000], "text": b"hello" * 1000}.items():
+        (tmp_path / name).write_bytes(data)
+        assert run("models", "add", str(tmp_path / name), "--name", name) == 2
+    cut, text = capfd.readouterr().err.splitlines()
+    assert "cut is a damaged GGUF file" in cut
+    assert "text is not a GGUF file" in text
+    assert not (paths.user_pairs() / "cut").exists()
 
 
 # --- models add -------------------------------------------------------------------------------
