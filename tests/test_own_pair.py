@@ -94,6 +94,10 @@ def test_what_no_sampling_can_be_is_refused_before_anything_is_written(
     file = own_pair.read_gguf(chat)
     file.metadata.update({"general.sampling.top_k": -1, "general.sampling.temp": "warm"})  # -1: off
     assert own_pair.sampling_for(file, PromptFormat()) == Sampling()
+    file.metadata.update({"general.sampling.top_k": 2**63, "general.sampling.temp": float("inf")})
+    assert own_pair.sampling_for(file, PromptFormat()) == Sampling(top_k=1 << 24)
+    file.metadata["general.sampling.top_k"] = float("nan")
+    assert own_pair.sampling_for(file, PromptFormat()) == Sampling()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own_pair, "sampling_for", lambda *_: Sampling(temperature=float("nan")))
         with pytest.raises(PairError, match="impossible value"):
