@@ -24,8 +24,11 @@ from ttsolve.confidence import Calibration, features
 from ttsolve.difficulty import thresholds
 from ttsolve.fit_confidence import (
     BEYOND,
+    PROMISES,
     Votes,
+    _bound,
     fit_calibration,
+    fit_confidence,
     fit_logistic,
     fit_stops,
     look_sizes,
@@ -204,6 +207,23 @@ def test_what_cannot_be_promised_is_not() -> None:
         right = np.full(16, rng.random() < 0.5)  # all samples agree, and half of them are wrong
         coins.append(Pool(np.zeros(16, dtype=np.int64), right, np.full(16, 0.5)))
     assert all(kept.stop.threshold == BEYOND for kept in fit_stops(coins, look_sizes(16)))
+
+
+@pytest.mark.parametrize(("count", "kept"), [(4, []), (49, []), (60, [*PROMISES])])
+def test_few_problems_that_are_all_right_promise_little(count, kept) -> None:
+    """However many votes are held in them, and though none is wrong."""
+    right = np.ones(64, dtype=bool)
+    some = [Pool(np.zeros(64, dtype=np.int64), right, np.full(64, 0.99))] * count
+    calibrations, _, promised = fit_confidence(some, [], [])
+    assert [each.strategy for each in calibrations] == ["best-of-n", "majority"] * bool(kept)
+    assert [one.stop.promise for one in promised if one.stop.threshold < BEYOND] == kept
+
+
+def test_the_error_of_a_promise_is_not_0_where_all_are_right() -> None:
+    for count, bound in (4, 0.811), (50, 0.980), (500, 0.998):
+        stopped = np.ones((count, 16), dtype=bool)
+        assert _bound(stopped, stopped) == pytest.approx(bound, abs=5e-4)
+        assert _bound(stopped, stopped) == pytest.approx(count / (count + 1), abs=0.02)
 
 
 def test_a_promise_must_hold_at_every_budget_with_a_margin() -> None:

@@ -174,5 +174,16 @@ def test_the_share_of_right_answers_turned_wrong() -> None:
     chains[:, 1, :3] = [0, 1, 0]
     world = Evidence(Table((), {}, {}, ()), chains=chains)
     found = claims_revisions.right_turned_wrong(world)
-    assert (found.lead.value, found.lead.n) == (pytest.approx(2 / 3), 60)
+    assert (found.lead.value, found.lead.n) == (pytest.approx(2 / 3), 20)  # problems
     assert found.said == "67% of 60 right answers (paper: 38 %)"
+
+
+def test_many_answers_to_few_problems_are_no_verdict() -> None:
+    """9 problems with right answers that are all turned wrong, and 9 with none."""
+    chains = np.tile([1.0, 0, 1, 0], (18, 8, 1))
+    chains[9:] = 0
+    world = Evidence(Table((), {}, {}, ()), chains=chains)
+    finding = claims_revisions.right_turned_wrong(world)
+    assert (finding.lead.value, finding.lead.n) == (1.0, 9)
+    assert finding.said.startswith("100% of 144 right answers")
+    assert verdict_of(finding) == "cannot tell"

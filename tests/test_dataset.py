@@ -52,6 +52,10 @@ TOO_LONG = "! The line is longer than 1,048,576 bytes: shorten it."
         (b"one", [(1, "one")]),
         (b"one\ntwo\n", [(1, "one"), (2, "two")]),
         (b"\n one \r\n\r\ntwo\r\n", [(2, "one"), (4, "two")]),
+        (b"one\rtwo\r\r three\r\nfour\n\rfive\r",
+         [(1, "one"), (2, "two"), (4, "three"), (5, "four"), (7, "five")]),
+        (b"\r" * 70_000 + b"one\r" + b"x" * 2_000_000 + b"\rtwo",
+         [(70_001, "one"), (70_002, TOO_LONG), (70_003, "two")]),
         (b"\xef\xbb\xbfone\n\xef\xbb\xbftwo", [(1, "one"), (2, "two")]),
         (b"a\n\xff\xfe\nb", [(1, "a"), (2, NOT_UTF8), (3, "b")]),
         (b"a\0\nb", [(1, NUL), (2, "b")]),
@@ -86,6 +90,7 @@ def test_json_lines() -> None:
         '{"id": "last", "question": "z"}',
     ]
     found = seen("\n".join(lines))
+    assert seen("\r".join(lines)) == found
     assert [line for line, _ in found] == [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]
     assert found[0] == (1, "a\nb")
     assert found[-1] == (13, "z")
@@ -115,6 +120,10 @@ def test_csv() -> None:
         (10, f"! This is no CSV (line 10: unexpected end of data): {MEND}."),
     ]  # fmt: skip
     assert [entry.id for entry in entries(data)] == ["1", 6, 7, 8, "5", 10]
+    assert seen(data.replace(b"\r\n", b"\n").replace(b"\n", b"\r"), "x.csv")[3:5] == [
+        (8, "! The record is not UTF-8 text: convert it."),
+        (9, 'say "hi"'),
+    ]
     long = b"question,answer\n" + b"x" * 5_000_000 + b",1\nb,2\n"
     assert [line for line, _ in seen(long)] == [2, 3]
     assert seen(long)[1] == (3, "b")
@@ -240,8 +249,8 @@ class Slow(io.BytesIO):
 
 
 PIECES = st.sampled_from(
-    [b"{", b"}", b'"', b"question", b":", b",", b"\n", b"\r\n", b"\\", b"\xff", b"\0", b"7", b"[",
-     b'{"question": "a"}\n', b"question,answer\n", b"\xef\xbb\xbf", "é".encode(), b" "]
+    [b"{", b"}", b'"', b"question", b":", b",", b"\n", b"\r\n", b"\r", b"\\", b"\xff", b"\0", b"7",
+     b"[", b'{"question": "a"}\n', b"question,answer\n", b"\xef\xbb\xbf", "é".encode(), b" "]
 )  # fmt: skip
 
 

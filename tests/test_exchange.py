@@ -189,6 +189,9 @@ def test_a_larger_gguf_is_measured_greedily_with_the_pairs_prompt(
     assert "0.000" in lines[0]  # its weights are random
 
 
+MEASURED = ("--larger-results", "RESULTS")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -199,6 +202,9 @@ def test_a_larger_gguf_is_measured_greedily_with_the_pairs_prompt(
         (["--larger", "RESULTS", "--larger-results", "RESULTS"], "leave --larger or"),
         (["--larger-results", "RESULTS", "--larger-params", "1e6"], "is no larger than sim"),
         (["--larger-results", "DICE", "--larger-params", "2e6"], 'write "right" or "correct"'),
+        ([*MEASURED, "--larger-params", "inf"], "No model has inf parameters: give"),
+        ([*MEASURED, "--larger-params", "1e400"], "No model has inf parameters: give"),
+        ([*MEASURED, "--larger-params", "nan"], "greater than or equal to 1"),
         (["--formula", "mine"], "use --formula arxiv, iclr or corrected"),
         (["--ratios", "0.1,0"], "give numbers above 0"),
         (["--by-bin", "size"], "use --by-bin oracle or predicted"),
@@ -212,3 +218,15 @@ def test_what_cannot_be_compared_is_one_sentence(arguments, sentence, files, tts
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
+    assert "problems, up to" not in err  # nothing was measured before it was told
+
+
+def test_a_larger_gguf_that_is_cut_is_told_before_anything_is_measured(
+    pocket, files, tmp_path, ttsolve
+) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(pocket.generator_path.read_bytes()[:-1000])
+    code, out, err = ttsolve("exchange", files[0], "--pair", "sim", "--larger", cut)
+    assert (code, out) == (2, "")
+    [line] = err.splitlines()
+    assert "cut.gguf is a damaged GGUF file" in line

@@ -61,7 +61,7 @@ def test_heads_of_another_size_and_layers_that_differ() -> None:
     assert of("openelm", layers=2, width=64, heads=[4, 4], kv_heads=[1, 3]).cell_bytes == 256
 
 
-@pytest.mark.parametrize("cut", [4, 20, 100, 5000])
+@pytest.mark.parametrize("cut", [4, 20, 100, 5000, -5000, -1])
 def test_a_cut_file_is_one_sentence(path: Path, tmp_path: Path, cut: int) -> None:
     (tmp_path / "cut.gguf").write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ModelError, match="damaged GGUF file, or of a version unknown here"):

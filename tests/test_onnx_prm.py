@@ -362,6 +362,20 @@ def test_a_wrong_tokenizer_is_one_sentence(files, tmp_path, case):
         OnnxVerifier(files[0], path, PromptFormat())
 
 
+@pytest.mark.parametrize("wrong", ["7", 7.5, -1, True, None, 10**30])
+@pytest.mark.parametrize("where", ["vocabulary", "added"])
+def test_an_id_that_is_none_is_one_sentence(tmp_path, wrong, where):
+    path = write_tokenizer(tmp_path / "tokenizer.json")
+    state = json.loads(path.read_text())
+    if where == "added":
+        state["added_tokens"][0]["id"] = wrong
+    else:
+        state["model"]["vocab"][next(iter(state["model"]["vocab"]))] = wrong
+    path.write_text(json.dumps(state))
+    with pytest.raises(ModelError, match="is damaged or no byte-level BPE; use the tokenizer"):
+        ByteBpe(path)
+
+
 def test_cuda_is_asked_for_only_where_it_works(make, monkeypatch, capfd):
     monkeypatch.setattr(onnx_model, "cuda_works", lambda: False)
     assert make().device == "cpu"

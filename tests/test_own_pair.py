@@ -10,7 +10,7 @@ import pytest
 
 from gguf_maker import TINY, make_gguf
 from test_chat import CHATML, EXAMPLES
-from ttsolve import cli, own_pair
+from ttsolve import cli, own_pair, paths
 from ttsolve.engine import Sampling
 from ttsolve.engines.misfit import Misfits, fits
 from ttsolve.engines.prm_format import PrmFormat
@@ -94,6 +94,10 @@ def test_what_no_sampling_can_be_is_refused_before_anything_is_written(
     file = own_pair.read_gguf(chat)
     file.metadata.update({"general.sampling.top_k": -1, "general.sampling.temp": "warm"})  # -1: off
     assert own_pair.sampling_for(file, PromptFormat()) == Sampling()
+    file.metadata.update({"general.sampling.top_k": 2**63, "general.sampling.temp": float("inf")})
+    assert own_pair.sampling_for(file, PromptFormat()) == Sampling(top_k=1 << 24)
+    file.metadata["general.sampling.top_k"] = float("nan")
+    assert own_pair.sampling_for(file, PromptFormat()) == Sampling()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own_pair, "sampling_for", lambda *_: Sampling(temperature=float("nan")))
         with pytest.raises(PairError, match="impossible value"):
@@ -121,6 +125,18 @@ def test_examples_without_a_place_for_the_problem(base: Path, tmp_path: Path) ->
 def test_a_part_of_a_model_is_no_generator(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="join all with llama-gguf-split"):
         own_generator(tmp_path / "a-00001-of-00002.gguf")
+
+
+def test_what_is_cut_or_no_gguf_becomes_no_pair(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, data in {"cut": base.read_bytes()[:-1000], "text": b"hello" * 1000}.items():
+        (tmp_path / name).write_bytes(data)
+        assert run("models", "add", str(tmp_path / name), "--name", name) == 2
+    cut, text = capfd.readouterr().err.splitlines()
+    assert "cut is a damaged GGUF file" in cut
+    assert "text is not a GGUF file" in text
+    assert not (paths.user_pairs() / "cut").exists()
 
 
 # --- models add -------------------------------------------------------------------------------

@@ -327,10 +327,19 @@ IMPOSSIBLE = [
     ("0.7", "-1", "sampling.temperature", "a number from 0 to 100"),
     ("0.7", "inf", "sampling.temperature", "a number from 0 to 100"),
     ("0.7", "nan", "sampling.temperature", "a number from 0 to 100"),
-    ("top_k = 0", "top_k = -1", "sampling.top_k", "0 (off) or more"),
+    ("top_k = 0", "top_k = -1", "sampling.top_k", "0 (off) to 16777216"),
+    ("top_k = 0", f"top_k = {'9' * 20}", "sampling.top_k", "0 (off) to 16777216"),
     ("top_p = 1.0", "top_p = 0", "sampling.top_p", "a number above 0, at most 1 (off)"),
     ("min_p = 0.0", "min_p = 1.0", "sampling.min_p", "a number from 0 (off), below 1"),
-    ("max_tokens = 200", "max_tokens = 0", "sampling.max_tokens", "1 or more"),
+    ("max_tokens = 200", "max_tokens = 0", "sampling.max_tokens", "1 to 16777216"),
+    ("max_tokens = 200", f"max_tokens = {'9' * 20}", "sampling.max_tokens", "1 to 16777216"),
+    ("[verifier]", "context = 0\n[verifier]", "generator.context", "1 to 16777216"),
+    ("[verifier]", "context = 16777217\n[verifier]", "generator.context", "1 to 16777216"),
+    ('"generator.gguf"', '"http://"', "generator.file", "http://HOST/v1, with a host"),
+    ('"generator.gguf"', '"https:///v1"', "generator.file", "http://HOST/v1, with a host"),
+    ("stop = []", 'stop = [""]', "prompt.stop", "texts that are not empty"),
+    ("stop = []", 'stop = ["a", ""]', "prompt.stop", "texts that are not empty"),
+    ('system = ""', 'system = "Be brief."', "prompt.system", 'chat = true with it, or ""'),
 ]
 
 

@@ -213,6 +213,15 @@ def test_one_command_goes_on_where_it_was_stopped_and_writes_the_report(
     assert len(drawn) == whole
 
 
+@pytest.mark.parametrize("below", ["", "report"])
+def test_a_file_in_the_reports_place_is_told_before_anything_is_measured(
+    dice, ttsolve, below
+) -> None:
+    code, out, err = ttsolve("reproduce", dice, "--pair", "sim", "-o", dice / below)
+    assert (code, out) == (2, "")
+    assert err == f"Error: {dice} is a file: name a folder for the report with --output.\n"
+
+
 def check_report(folder, out) -> None:
     text = (folder / "report.md").read_text()
     for claim in CLAIMS:

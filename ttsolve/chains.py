@@ -116,8 +116,13 @@ def turned_right(right: Sequence[Floats], seed: int = 0) -> Estimate:
     return _turned(right, 0, seed)
 
 
+def followed(right: Floats, of: float = 1) -> NDArray[np.bool_]:
+    """Which of a problem's attempts are right (or wrong: 0) and have a next one: the last apart."""
+    return np.asarray((right[:, :-1] == of) & ~np.isnan(right[:, 1:]))
+
+
 def _turned(right: Sequence[Floats], of: float, seed: int) -> Estimate:
-    was = [(one[:, :-1] == of) & ~np.isnan(one[:, 1:]) for one in right]
+    was = [followed(one, of) for one in right]
     turned = [(before & (one[:, 1:] != of)).sum() for before, one in zip(was, right, strict=True)]
     return ratio(np.array(turned, float), np.array([before.sum() for before in was], float), seed)
 

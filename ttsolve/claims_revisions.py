@@ -6,11 +6,12 @@ What each function judges is said in `claims.CLAIMS`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ttsolve.calibrate import cross_validated
-from ttsolve.chains import turned_wrong
+from ttsolve.chains import followed, turned_wrong
 from ttsolve.claims_search import EASY, HARD, HARDEST, quarter
 from ttsolve.evidence import Difficulty, Evidence, Missing, ratio_name
 from ttsolve.finding import Finding, against, listed
@@ -38,7 +39,9 @@ def right_turned_wrong(e: Evidence) -> Finding:
     e.attempts()
     assert e.chains is not None
     part = turned_wrong(list(e.chains))
-    return Finding(f"{part.value:.0%} of {part.n:,} right answers (paper: 38 %)", part)
+    said = f"{part.value:.0%} of {part.n:,} right answers (paper: 38 %)"
+    # A verdict counts problems: many answers to two of them tell of two.
+    return Finding(said, replace(part, n=sum(bool(followed(one).any()) for one in e.chains)))
 
 
 def _extremes(e: Evidence) -> list[int]:

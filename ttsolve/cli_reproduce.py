@@ -99,6 +99,8 @@ def reproduce(
     if output and output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file: choose a folder for the report.")
     chosen = chosen_pair(pair, None)
+    folder = output or Path(f"report-{chosen.name}")
+    paper_report.check_folder(folder)
     told = formula_named(formula, ratios)
     other = larger_model(larger, larger_results, larger_params, chosen)
     with_orm = _orm(orm, chosen)
@@ -110,6 +112,7 @@ def reproduce(
     warn_of_seen(entries, policy, plan.search)
     series = Series(entries, seed, gpu_layers, cache, no_cache, in_flight)
     lacking = _lacking(chosen, orm)
+    answers = series.greedy(other)  # first, as in `exchange`
     grids = [series.run("search", chosen, policy, _with_seed(plan.search, seed), temperature)]
     if "revisions" not in lacking:
         for grid in plan.revisions:
@@ -119,7 +122,7 @@ def reproduce(
     if with_orm:
         only = replace(_with_seed(plan.search, seed), strategies=("best-of-n",))
         scored = series.run("ORM", with_orm, policy, only, temperature)
-    parts = Parts(grids, scored, series.greedy(other))
+    parts = Parts(grids, scored, answers)
     e = evidence(parts, other, told, chosen, gpu_layers, lacking=lacking, timed=no_cache)
     rows = judge_all(e)
     render_paper.show_judged(rows)
@@ -127,7 +130,6 @@ def reproduce(
         "problems": f"{len(e.table.contents)} of {file.name}, sha256 {file_sha256(file)}",
         **_facts(chosen, with_orm, policy, plan, temperature, series),
     }
-    folder = output or Path(f"report-{chosen.name}")
     files = paper_report.write_report(e, rows, paper_report.About(chosen.name, facts), folder)
     render.progress(f"Written: {files[0]} and {files[1]}.")
 

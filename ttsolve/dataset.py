@@ -26,6 +26,7 @@ SUFFIXES: Mapping[str, Format] = {
 LINE_LIMIT = 1 << 20  # bytes
 MEND = "mend it, or tell `ttsolve batch` by --format what the file is"
 CHUNK = 1 << 16  # bytes of one read
+LINE_END = re.compile(rb"\n|\r(?!\n)")  # old Macs, and what was made there, have \r alone
 FOREIGN = {  # how files begin that are no text, or not UTF-8
     b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text", b"PAR1": "a Parquet file",
     b"\x1f\x8b": "compressed", b"PK\x03\x04": "a ZIP archive or a workbook",
@@ -84,11 +85,13 @@ Line = tuple[int, bytes | None]  # its number; its bytes without the end, None: 
 
 
 def _numbered(source: Source, name: str) -> Iterator[Line]:
-    number, held = 0, bytearray()
+    number, held, last = 0, bytearray(), b""
     while chunk := source.read(CHUNK):
         if not number and not held:
             _check_beginning(chunk, name)
-        *ended, rest = chunk.split(b"\n")
+        chunk = last + chunk
+        last = b"\r" if chunk.endswith(b"\r") else b""  # what follows it tells whether a line ends
+        *ended, rest = LINE_END.split(chunk.removesuffix(b"\r"))
         for part in ended:
             held += part
             number += 1
@@ -96,6 +99,7 @@ def _numbered(source: Source, name: str) -> Iterator[Line]:
             held.clear()
         if len(held) <= LINE_LIMIT:  # of a longer one only its length counts
             held += rest
+    held += last
     if held:
         yield number + 1, _whole(held)
 

@@ -27,7 +27,7 @@ PROMISES = (0.8, 0.85, 0.9, 0.95, 0.98)
 THRESHOLDS = tuple(sigmoid(0.1 * i) for i in range(80))  # tried for every promise: 0.5 to 0.9996
 RIDGE = 1.0  # keeps the weights finite where the votes are always right
 BEYOND = 2.0  # a threshold that nothing reaches
-FEWEST = 50  # votes, to fit a strategy's calibration
+FEWEST = 50  # problems, to fit a strategy's calibration or to promise anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +169,15 @@ def predict(known: Floats, weights: Floats) -> Floats:
 
 
 def fit_calibration(strategy: str, votes: Votes) -> tuple[Calibration, Reliability] | None:
-    """The strategy's calibration, and how well such a one holds; None: too few votes."""
-    if len(votes.right) < FEWEST:
+    """The strategy's calibration, and how well such a one holds; None: too few problems."""
+    problems = len(np.unique(votes.problem))
+    if problems < FEWEST:
         return None
     halves = [votes.problem % 2 == half for half in (0, 1)]
     out = np.zeros(len(votes.right))
     for judged, seen in (halves, halves[::-1]):
         out[judged] = predict(votes.features[judged], fit_logistic(votes.where(seen)))
     table = calibration(out, votes.right)
-    problems = len(np.unique(votes.problem))
     weights = tuple(round(float(weight), 4) for weight in fit_logistic(votes))
     reliable = Reliability(strategy, table, calibration_error(table), len(out), problems)
     return Calibration(strategy, weights), reliable
@@ -187,11 +187,14 @@ def fit_calibration(strategy: str, votes: Votes) -> tuple[Calibration, Reliabili
 
 
 def fit_stops(pools: Sequence[Pool], sizes: Sequence[int], weighted: bool = True) -> list[Kept]:
-    """For each promise the lowest threshold that keeps it, less one standard error, at any budget.
+    """For each promise the lowest threshold that keeps it, less one standard error, at any budget;
+    of fewer than `FEWEST` problems nothing is promised.
 
     The runs are played out: each stops at its first look whose probability, out of fold, reaches
     the threshold, so what looking often does to the accuracy is in it.
     """
+    if len(pools) < FEWEST:
+        return [_broken(promise) for promise in PROMISES]
     known, right = looked(pools, sizes, weighted)
     chance = np.zeros(right.shape)
     half = np.arange(len(pools)) % 2
@@ -211,7 +214,12 @@ def _keep(promise: float, chance: Floats, right: Bools, sizes: Sequence[int]) ->
         for holds, accuracy, stopped, spent in [played(promise, threshold, chance, right, sizes)]
         if holds
     ]
-    return kept[0] if kept else Kept(Stop(promise, BEYOND), math.nan, 0.0, 1.0)
+    return kept[0] if kept else _broken(promise)
+
+
+def _broken(promise: float) -> Kept:
+    """A promise that cannot be made: no run stops."""
+    return Kept(Stop(promise, BEYOND), math.nan, 0.0, 1.0)
 
 
 def played(
@@ -232,11 +240,16 @@ def played(
 
 
 def _bound(stopped: Bools, hit: Bools) -> float:
-    """The share of right ones among the stopped, less one standard error over problems."""
+    """The share of right ones among the stopped, less one standard error over problems.
+
+    One more problem, half of it right, is counted in: where all are right the error would be 0.
+    """
     count, good = stopped.sum(axis=1), (hit & stopped).sum(axis=1)
-    total = count.sum()
-    if not total:
+    if not count.any():
         return 1.0
+    more = count[count > 0].mean()
+    count, good = np.append(count, more), np.append(good, more / 2)
+    total = count.sum()
     accuracy = good.sum() / total
     error = math.sqrt(float(((good - accuracy * count) ** 2).sum())) / total
     return float(accuracy - error)

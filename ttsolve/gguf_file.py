@@ -30,6 +30,12 @@ FILE_TYPES = {
 }  # fmt: skip
 
 
+BLOCKS = {  # by GGUF's number of a tensor's type: weights of a block, and its bytes
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 30: (1, 2),
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class GgufFile:
     """The head of a GGUF file."""
@@ -105,7 +111,7 @@ def read_gguf(path: Path) -> GgufFile:
     """The head of the file.
 
     Raises:
-        ModelError: it is missing, not GGUF, or damaged.
+        ModelError: it is missing, not GGUF, damaged, or ends before its weights do.
     """
     if not path.is_file():
         raise ModelError(f"There is no file {path}: give the path of a GGUF file.")
@@ -115,7 +121,7 @@ def read_gguf(path: Path) -> GgufFile:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _read(path, _Cursor(data))
-            except (struct.error, ValueError, KeyError, TypeError, OverflowError) as error:
+            except (struct.error, ValueError, LookupError, TypeError, ArithmeticError) as error:
                 raise ModelError(
                     f"{path} is a damaged GGUF file, or of a version unknown here: get it again."
                 ) from error
@@ -129,12 +135,17 @@ def _read(path: Path, cursor: _Cursor) -> GgufFile:
     for _ in range(keys):
         key = cursor.text()
         metadata[key] = cursor.value(cursor.number("I"))
-    params = 0
+    params = end = 0
     for _ in range(tensors):
         cursor.text()
         shape = cursor.take(f"{cursor.number('I') & 0xF}Q")
         params += prod(shape)
-        cursor.take("IQ")  # its type, and where it is
+        kind, place = cursor.take("IQ")
+        weights, size = BLOCKS.get(kind, (1, 0))  # of a rarer type at least its place is known
+        end = max(end, place + prod(shape) // weights * size)
+    begin = cursor.at + -cursor.at % metadata.get("general.alignment", 32)
+    if begin + end > len(cursor.data) and tensors:
+        raise ValueError("cut")
     bos, eos = (
         _token(cursor, metadata, f"tokenizer.ggml.{key}_token_id") for key in ("bos", "eos")
     )

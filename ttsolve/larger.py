@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,9 +33,18 @@ def larger_model(
     """The larger generator the user named; None: none.
 
     Raises:
-        UsageError: when it is named twice, or its size is not known.
+        UsageError: when it is named twice, its size is not known, or it is no larger than `small`.
         ModelError: when its file cannot be read.
     """
+    named = _named(gguf, results, params, small)
+    if named and named.params <= params_of(small):
+        raise UsageError(f"{named.name} is no larger than {small.name}: name a larger generator.")
+    return named
+
+
+def _named(
+    gguf: Path | None, results: Path | None, params: float | None, small: Pair
+) -> LargerModel | None:
     if gguf and results:
         raise UsageError("--larger is measured here: leave --larger or --larger-results out.")
     if gguf:
@@ -48,6 +58,8 @@ def larger_model(
     if results:
         if not params:
             raise UsageError("How large the other generator is, is not known: say --larger-params.")
+        if not math.isfinite(params):
+            raise UsageError(f"No model has {params} parameters: give a number to --larger-params.")
         return LargerModel(results.name, int(params), results=results)
     if params:
         raise UsageError("--larger-params goes with --larger-results: name its results as well.")

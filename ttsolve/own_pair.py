@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from ttsolve.pair import (
     write_pair,
 )
 from ttsolve.pair_files import file_sha256
-from ttsolve.pair_rules import FILE, check_values
+from ttsolve.pair_rules import ENDPOINT, FILE, MOST, check_values
 from ttsolve.prompts import BOXED, THOUGHT, PromptFormat, plain_format, system_prompt
 
 CONTEXT, THINKING = 4096, 16384  # tokens of prompt and solution, at most, where memory allows
@@ -71,8 +72,10 @@ def own_endpoint(
     """A pair made of an endpoint alone: an OpenAI-compatible server, http://HOST/v1.
 
     Raises:
-        UsageError: the examples cannot be used.
+        UsageError: the address has no host, or the examples cannot be used.
     """
+    if not re.match(ENDPOINT, url):
+        raise UsageError(f"{url} is no address, as it has no host: write http://HOST/v1.")
     separator = verifier.separator if verifier else None
     prompt = chat_prompt(separator, _is_numbered(verifier))
     if few_shot is not None:
@@ -123,12 +126,12 @@ def sampling_for(file: GgufFile, prompt: PromptFormat) -> Sampling:
     said = {
         key.rpartition(".")[2]: value
         for key, value in file.metadata.items()
-        if SAID in key and isinstance(value, float | int)
+        if SAID in key and isinstance(value, float | int) and math.isfinite(value)
     }
     return replace(
         how,
         temperature=round(float(said.get("temp", how.temperature)), 4),
-        top_k=max(0, int(said.get("top_k", how.top_k))),  # llama.cpp: 0 or less is off
+        top_k=min(MOST, max(0, int(said.get("top_k", how.top_k)))),  # llama.cpp: 0 or less is off
         top_p=round(float(said.get("top_p", how.top_p)), 4),
         min_p=round(float(said.get("min_p", how.min_p)), 4),
     )

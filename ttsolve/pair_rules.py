@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FILE = "pair.toml"
 NAME = r"[\w-][\w.-]*"
+ENDPOINT = r"https?://[^/?#:\s]"  # how an address with a host begins
+MOST = 1 << 24  # tokens: no vocabulary and no context has more, and runtimes count in 32 bits
 
 
 def check_values(pair: Pair) -> None:
@@ -63,6 +65,8 @@ def _rules(pair: Pair) -> Iterator[tuple[str, bool, str]]:
     """(key, whether its value is possible, what would be) beyond the value's type."""
     how, prompt = pair.sampling, pair.prompt
     yield "name", bool(re.fullmatch(NAME, pair.name)), "letters, digits, - _ . only"
+    if url := pair.generator.endpoint:
+        yield "generator.file", bool(re.match(ENDPOINT, url)), "http://HOST/v1, with a host"
     for key, file, checksum in files_of(pair):
         # Judged as Windows would, everywhere: there a backslash and a drive lead out as well.
         path = PureWindowsPath(file)
@@ -77,9 +81,12 @@ def _rules(pair: Pair) -> Iterator[tuple[str, bool, str]]:
     yield "prompt.template", "{question}" in prompt.template, "a text with {question} in it"
     yield "prompt.separator", prompt.separator != "", "a text that ends a step"
     yield "prompt.answer", prompt.answer != "", "a text that marks the answer"
-    yield "generator.context", (pair.generator.context or 1) > 0, "1 or more"
+    yield "prompt.system", prompt.chat or not prompt.system, 'chat = true with it, or ""'
+    yield "prompt.stop", all(prompt.stop), "texts that are not empty"
+    context = pair.generator.context
+    yield "generator.context", context is None or 0 < context <= MOST, f"1 to {MOST}"
     yield "sampling.temperature", 0 <= how.temperature < 100, "a number from 0 to 100"
-    yield "sampling.top_k", how.top_k >= 0, "0 (off) or more"
+    yield "sampling.top_k", 0 <= how.top_k <= MOST, f"0 (off) to {MOST}"
     yield "sampling.top_p", 0 < how.top_p <= 1, "a number above 0, at most 1 (off)"
     yield "sampling.min_p", 0 <= how.min_p < 1, "a number from 0 (off), below 1"
-    yield "sampling.max_tokens", how.max_tokens > 0, "1 or more"
+    yield "sampling.max_tokens", 0 < how.max_tokens <= MOST, f"1 to {MOST}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import tiktoken
 
 from ttsolve.errors import ModelError
 
+MOST = 1 << 24  # ids: a number beyond it is damage
 _GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
@@ -31,6 +32,8 @@ class ByteBpe:
             ids: dict[str, int] = model["vocab"]
             ranks = _ranks(model["merges"])
             self._ids = [ids[token] for token in ranks]
+            self.special: dict[str, int] = {token["content"]: token["id"] for token in added}
+            self.vocabulary = _size([*ids.values(), *self.special.values()])
             pattern = _pattern(state["pre_tokenizer"])
             self._composes = _composes(state.get("normalizer"))
         except OSError as error:
@@ -40,8 +43,6 @@ class ByteBpe:
                 f"The tokenizer {path} is damaged or no byte-level BPE; use the tokenizer.json "
                 "that belongs to the model."
             ) from error
-        self.special: dict[str, int] = {token["content"]: token["id"] for token in added}
-        self.vocabulary = max([*ids.values(), *self.special.values()]) + 1
         self.sha256 = sha256(raw).hexdigest()
         # tiktoken merges the pair of the lowest rank and names a token by its rank, while ids may
         # have any order: it is given the ranks of the merges, and `_ids` leads from these to ids.
@@ -57,6 +58,13 @@ class ByteBpe:
         if self._composes:
             text = unicodedata.normalize("NFC", text)
         return [self._ids[rank] for rank in self._bpe.encode_ordinary(text)]
+
+
+def _size(ids: Sequence[Any]) -> int:
+    """The number of ids, from 0 on."""
+    if not all(type(one) is int and 0 <= one < MOST for one in ids):
+        raise ValueError("an id that is none")
+    return int(max(ids)) + 1
 
 
 def _ranks(merges: Iterable[Any]) -> list[str]:
