@@ -266,7 +266,7 @@ def test_an_orm_is_an_onnx_that_reads_what_the_pairs_verifier_does(pocket, tmp_p
 def test_a_report_needs_a_folder(dice, ttsolve) -> None:
     content = dice.read_text()
     code, _, err = ttsolve("reproduce", dice, "--pair", "sim", "-o", dice)
-    assert (code, f"{dice} is a file: choose a folder" in err) == (2, True)
+    assert (code, f"{dice} is a file: name a folder" in err) == (2, True)
     assert dice.read_text() == content
 
 

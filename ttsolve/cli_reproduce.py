@@ -96,8 +96,6 @@ def reproduce(
     from ttsolve.reproduce import FULL, QUICK, Parts
 
     check_plot(Path("report.png"))
-    if output and output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file: choose a folder for the report.")
     chosen = chosen_pair(pair, None)
     folder = output or Path(f"report-{chosen.name}")
     paper_report.check_folder(folder)
