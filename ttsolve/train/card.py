@@ -150,20 +150,26 @@ def markdown(figures: dict[str, Any]) -> str:
 
 
 def _votes(rows: Sequence[dict[str, Any]]) -> str:
-    head = "| N | best-of-N weighted | best-of-N | majority | pass@N | weighted - majority |\n"
-    keys = ("weighted", "best", "majority", "pass", "weighted_minus_majority")
-    body = "".join(
-        f"| {row['n']} | " + " | ".join(_short(row[key]) for key in keys) + " |\n" for row in rows
-    )
-    return f"{head}|---|---|---|---|---|---|\n{body}"
+    heads = {
+        "weighted": "best-of-N weighted",
+        "best": "best-of-N",
+        "majority": "majority",
+        "pass": "pass@N",
+        "weighted_minus_majority": "weighted - majority",
+    }
+    return _by_n(rows, heads)
 
 
 def _aggregations(rows: Sequence[dict[str, Any]]) -> str:
-    keys = [key for key in rows[0] if key != "n"] if rows else []
+    return _by_n(rows, {key: key for row in rows[:1] for key in row if key != "n"})
+
+
+def _by_n(rows: Sequence[dict[str, Any]], heads: Mapping[str, str]) -> str:
+    """A row for each N, a column for each head."""
     body = "".join(
-        f"| {row['n']} | " + " | ".join(_short(row[key]) for key in keys) + " |\n" for row in rows
+        f"| {row['n']} | " + " | ".join(_short(row[key]) for key in heads) + " |\n" for row in rows
     )
-    return f"| N | {' | '.join(keys)} |\n|---|{'---|' * len(keys)}\n{body}"
+    return f"| N | {' | '.join(heads.values())} |\n|---|{'---|' * len(heads)}\n{body}"
 
 
 def _short(e: Estimate) -> str:

@@ -98,12 +98,10 @@ def vote_table(pools: Sequence[Pool]) -> list[dict[str, object]]:
 def aggregation_table(pools: Sequence[Pool]) -> list[dict[str, object]]:
     """The weighted vote with a solution's score made of its steps' in each way; "last"'s lead."""
     size = min((len(p.right) for p in pools), default=0)
+    scored = {by: [rescored(pool, by) for pool in pools] for by in AGGREGATIONS}
     rows: list[dict[str, object]] = []
     for n in (n for n in (4, 16, 64, 256) if n <= size):
-        votes = {
-            by: measure.vote_rates([rescored(pool, by) for pool in pools], "weighted", n)
-            for by in AGGREGATIONS
-        }
+        votes = {by: measure.vote_rates(some, "weighted", n) for by, some in scored.items()}
         row: dict[str, object] = {"n": n} | {by: measure.mean(v) for by, v in votes.items()}
         others = (by for by in AGGREGATIONS if by != "last")
         row |= {f"last - {by}": measure.paired(votes["last"], votes[by]) for by in others}
