@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from dataclasses import dataclass, replace
 
@@ -223,6 +224,18 @@ def test_calibrate_refuses_a_pairs_own_test_split_unasked(pocket, tmp_path, ttso
     assert (done.code, done.out, target.exists()) == (2, "", False)
     assert "7 of the problems are in" in done.err
     assert "must stay unseen" in done.err
+
+
+def test_a_trial_on_a_few_problems_spares_a_fit_on_many(pocket, tmp_path, ttsolve) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(pocket.folder, mine)
+    before = (mine / "policy.toml").read_bytes()
+    few = ("calibrate", mine / "data" / "calibration.jsonl", "--pair", mine, "--limit", 7)
+    done = ttsolve(*few)
+    assert (done.code, (mine / "policy.toml").read_bytes()) == (2, before)
+    assert "is a fit on 500 problems of calibration.jsonl, and these are 7: say" in done.err
+    done = ttsolve(*few, "--budgets", 4, "--strategy", "majority", "-o", tmp_path / "few.toml")
+    assert (done.code, len(read_policy(tmp_path / "few.toml").fitted_on)) == (0, 7), done.err
 
 
 def test_what_ships_was_fitted_on_the_calibration_split_alone(pocket) -> None:

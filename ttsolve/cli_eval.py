@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,7 +38,7 @@ from ttsolve.cli_options import (
     chosen_sampling,
 )
 from ttsolve.cli_store import CacheFile, NoCache, check_output
-from ttsolve.errors import UsageError
+from ttsolve.errors import PairError, UsageError
 from ttsolve.eval_files import check_rows, known_problems, refuse_test, write_rows
 from ttsolve.fields import Fields
 from ttsolve.pair import Pair
@@ -219,6 +220,8 @@ def calibrate(
     check_output(plot, "the plot", cache, read)
     entries = known_problems(dataset, Fields(question_field, answer_field), limit, render.note)
     refuse_test(entries, test or chosen.folder / "data" / "test.jsonl", needed=test is not None)
+    if output is None:
+        _spare(target, len(entries))
     nothing = Policy("nothing yet", ())
     spent = budgets_of(budgets)
     grid = grid_of(strategy or sweep_of(chosen, spent), spent, [seed], chosen, nothing)
@@ -230,6 +233,22 @@ def calibrate(
     policy = replace(policy, temperature=chosen_sampling(chosen, temperature).temperature)
     write_policy(bound_to(policy, chosen), target)
     render.progress(f"Kept in {target}.")
+
+
+def _spare(file: Path, problems: int) -> None:
+    """Let a trial on a few problems not take the place of a fit on many.
+
+    Raises:
+        UsageError: the file is a fit on more problems.
+    """
+    known = None
+    with suppress(PairError):  # one that cannot be read is no loss
+        known = read_policy(file) if file.is_file() else None
+    if known and len(known.fitted_on) > problems:
+        raise UsageError(
+            f"{file} is {known.about}, and these are {problems}: say with -o where to keep a fit "
+            "on fewer."
+        )
 
 
 def _fit(measured: Sequence[Measured], about: str, ties: float, plot: Path | None) -> Policy:
