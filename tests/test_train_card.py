@@ -19,6 +19,7 @@ from ttsolve.train.card import (
     END,
     hands_figures,
     headline,
+    slip_figures,
     split_figures,
     write_figures,
 )
@@ -45,7 +46,11 @@ def figures() -> dict[str, object]:
     some = pools()
     lines = {"log-likelihood": [replace(p, likelihood=p.scores) for p in some]}
     hands = hands_figures(HANDS * 3, some)
-    return {"test": split_figures(some, lines), "game24": hands}
+    return {
+        "test": split_figures(some, lines),
+        "game24": hands,
+        "slips": slip_figures(some, lines),
+    }
 
 
 def test_the_base_line_is_measured_like_the_verifier() -> None:
@@ -54,6 +59,19 @@ def test_the_base_line_is_measured_like_the_verifier() -> None:
     same = test["auc on the problems of the base lines"]
     assert test["auc of base lines"]["log-likelihood"] == same == test["auc"]
     assert test["auc"]["choice"].value > 0.7
+
+
+def test_the_slips_of_a_wilder_sampling_have_a_table(tmp_path: Path) -> None:
+    measured = figures()
+    write_figures(tmp_path, measured)
+    card = (tmp_path / "README.md").read_text()
+    slips = measured["slips"]
+    assert isinstance(slips, dict)
+    assert slips["samples"] == 64
+    assert f"| verifier, last step | {slips['auc']} |\n| log-likelihood | " in card
+    del measured["slips"]
+    write_figures(tmp_path, measured)
+    assert "wilder sampling" not in (tmp_path / "README.md").read_text()
 
 
 def test_a_majority_knows_nothing_of_the_scores() -> None:

@@ -62,6 +62,20 @@ def split_figures(
     }
 
 
+def slip_figures(
+    pools: Sequence[Pool], likelihoods: Mapping[str, Sequence[Pool]]
+) -> dict[str, Any]:
+    """How well slips in local subjects are told, by the verifier and by each base line."""
+    return {
+        "samples": min(len(p.right) for p in pools),
+        "pass@1": measure.pass_at(pools),
+        "auc": measure.auc(pools),
+        "auc of base lines": {
+            name: measure.auc(known, measure.likelihood_of) for name, known in likelihoods.items()
+        },
+    }
+
+
 def hands_figures(hands: Sequence[Problem], pools: Sequence[Pool]) -> dict[str, Any]:
     """The Game of 24: all hands, and the halves that training may have seen and cannot have."""
     both = list(zip(hands, pools, strict=True))
@@ -138,6 +152,7 @@ def markdown(figures: dict[str, Any]) -> str:
         _subjects(test),
         "## The verifier against the generator's own log-likelihood\n",
         _base_lines(test),
+        *_slips(figures),
         "AUC of the score of the n-th step (a step of the same number in right and wrong samples): "
         + ", ".join(f"{i}: {e.value:.3f} (n={e.n})" for i, e in enumerate(test["auc by step"], 1))
         + ".\n",
@@ -194,6 +209,20 @@ def _base_lines(test: dict[str, Any]) -> str:
     return "| AUC within problems | local subjects | choice subjects |\n|---|---|---|\n" + "".join(
         rows
     )
+
+
+def _slips(figures: dict[str, Any]) -> list[str]:
+    if "slips" not in figures:
+        return []
+    slips = figures["slips"]
+    rows = {"verifier, last step": slips["auc"]} | slips["auc of base lines"]
+    return [
+        f"The problems of local subjects again, {slips['samples']} samples each of a wilder "
+        f"sampling (temperature 2, min-p 0.001; pass@1 {slips['pass@1']}), as some of the "
+        "verifier's labels are:\n",
+        "| AUC within problems | local subjects |\n|---|---|\n"
+        + "".join(f"| {name} | {area} |\n" for name, area in rows.items()),
+    ]
 
 
 def plot_calibration(bins: Sequence[Bin], file: Path) -> None:

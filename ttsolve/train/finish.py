@@ -22,20 +22,30 @@ from ttsolve.pair import (
     write_pair,
 )
 from ttsolve.pair_files import file_sha256
+from ttsolve.pocketmath import LOCAL
 from ttsolve.train import generator as lm
-from ttsolve.train.card import hands_figures, headline, split_figures, write_figures
+from ttsolve.train.card import (
+    hands_figures,
+    headline,
+    slip_figures,
+    split_figures,
+    write_figures,
+)
 from ttsolve.train.data import read_problems
 from ttsolve.train.figures import scored_pool, token_likelihoods
 from ttsolve.train.labels import draw
 from ttsolve.train.pool_file import Drawn, read_pool
 from ttsolve.train.tokenizer import load_tokenizer
-from ttsolve.train.work import PROMPT, WORLD, Say, base, drawing, needed
+from ttsolve.train.work import PROMPT, SAMPLING, WORLD, Say, base, drawing, needed
 
 FILES = {  # of a pair, and what makes them
     "tokenizer.json": "generator",
     "generator.gguf": "generator",
     "verifier.onnx": "prm",
 }
+COMPARED = 64  # samples of a problem whose likelihoods stand beside the verifier's scores
+# Local subjects go wrong by slips, and at a pair's own sampling few slips are left to find.
+WILD = replace(SAMPLING, temperature=2.0, min_p=0.001)
 REVISER = ("reviser.gguf", "revision-verifier.onnx")  # a pair does without them
 
 
@@ -93,10 +103,14 @@ def measure_pair(folder: Path, work: Path, samples: int, hands: int, say: Say) -
     verifier = OnnxVerifier(pair.verifier_path, pair.tokenizer_path, pair.prompt)
     drawn: dict[str, list[Drawn]] = {}
     with LlamaGenerator(pair.generator_path, pair.prompt) as generator:
-        for split, count in (("test", samples), ("game24", hands)):
-            problems = read_problems(folder / "data" / f"{split}.jsonl")
+        test, hands24 = (read_problems(folder / "data" / f"{f}.jsonl") for f in ("test", "game24"))
+        for split, problems, count, how in (
+            ("test", test, samples, pair.sampling),
+            ("game24", hands24, hands, pair.sampling),
+            ("slips", [p for p in test if p.subject in LOCAL], min(samples, COMPARED), WILD),
+        ):
             file = work / f"pool-{split}.jsonl"
-            draw(generator, problems, count, pair.sampling, file, report=drawing(say))
+            draw(generator, problems, count, how, file, report=drawing(say))
             drawn[split] = list(read_pool(file))
     pools: dict[str, list[Pool]] = {}
     for split, known in drawn.items():
@@ -109,12 +123,15 @@ def measure_pair(folder: Path, work: Path, samples: int, hands: int, say: Say) -
         "test": split_figures(pools["test"], _base_lines(work, drawn["test"], pools["test"])),
         "game24": hands_figures([d.problem for d in drawn["game24"]], pools["game24"]),
     }
+    if drawn["slips"]:
+        lines = _base_lines(work, drawn["slips"], pools["slips"])
+        figures["slips"] = slip_figures(pools["slips"], lines)
     write_figures(folder, figures)
     write_pair(replace(pair, measured=headline(figures)))
 
 
 def _base_lines(
-    work: Path, drawn: Sequence[Drawn], pools: Sequence[Pool], samples: int = 64
+    work: Path, drawn: Sequence[Drawn], pools: Sequence[Pool], samples: int = COMPARED
 ) -> dict[str, list[Pool]]:
     """The first samples of each pool, with the generator's own log-likelihoods."""
     if not (work / "tokenizer.json").exists():

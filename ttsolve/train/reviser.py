@@ -36,11 +36,11 @@ from ttsolve.train.sampling import sample
 from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer, special_ids
 
-ROW = 768  # tokens: a question and five attempts, as a rule
-CONTEXT = 1024  # of the reviser: a row, and room for an attempt of any length behind it
+ROW = 1024  # tokens: five attempts and their questions; three worksheets of a hundred have more
+CONTEXT = 1280  # of the reviser: a row, and room for an attempt of any length behind it
 ANSWERED = re.compile(r"^Answer:.*\n", re.MULTILINE)
 LOOKED_AT = 120  # problems
-REPORT_EVERY, LOOK_EVERY = 50, 200  # steps
+REPORT_EVERY, LOOK_EVERY = 100, 500  # steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Recipe:
     """Everything that decides what a run learns."""
 
     tokens: int = 3_000_000
-    rows: int = 4  # per optimiser step
+    rows: int = 3  # per optimiser step
     rate: float = 7e-4
     warmup: int = 100  # steps
     weight_decay: float = 0.02

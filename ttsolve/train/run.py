@@ -8,7 +8,7 @@ attempts-SEED.jsonl, revisions-SEED.jsonl       revisions-data
 reviser.pt, reviser.gguf                        reviser
 chains-SEED.jsonl                               chains
 revision-verifier.pt, revision-verifier.onnx    revision-verifier
-pool-test.jsonl, pool-game24.jsonl              measure
+pool-test.jsonl, -game24, -slips               measure
 """
 
 from __future__ import annotations

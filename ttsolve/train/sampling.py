@@ -33,30 +33,34 @@ def sample(
     """
     bos, eos = special_ids(tokenizer)
     device = model.embedding.weight.device
-    out: list[list[int]] = []
+    out: list[list[int]] = [[] for _ in prompts]
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(prompts), AT_ONCE):
-        group = prompts[start : start + AT_ONCE]
+        running = by_length[start : start + AT_ONCE]
+        group = [prompts[i] for i in running]
         width = max(map(len, group))
         ids = torch.tensor([[bos] * (width - len(p)) + list(p) for p in group], device=device)
         real = [[0] * (width - len(p)) + [1] * len(p) for p in group]
         attention = torch.tensor(real, device=device)
         positions = (attention.cumsum(1) - 1).clamp(min=0)
         past: list[Past] | None = None
-        said: list[list[int]] = [[] for _ in group]
-        running = set(range(len(group)))
         for _ in range(min(limit, model.shape.context - width)):
             hidden, past = model(ids, positions, causal_mask(attention, ids.shape[1]), past)
             ids = _drawn(model.logits(hidden[:, -1]), temperature, min_p, dice)
             positions = positions[:, -1:] + 1
             attention = F.pad(attention, (0, 1), value=1)
-            for row in tuple(running):
-                if (token := int(ids[row])) != eos:
-                    said[row].append(token)
-                if token == eos or done(said[row]):
-                    running.remove(row)
-            if not running:
+            stay = []
+            for row, (prompt, token) in enumerate(zip(running, ids[:, 0].tolist(), strict=True)):
+                if token != eos:
+                    out[prompt].append(token)
+                if token != eos and not done(out[prompt]):
+                    stay.append(row)
+            if not stay:
                 break
-        out += said
+            if len(stay) < len(running):  # a short answer does not wait for the longest
+                ids, positions, attention = ids[stay], positions[stay], attention[stay]
+                past = [(keys[stay], values[stay]) for keys, values in past]
+                running = [running[row] for row in stay]
     return out
 
 
