@@ -229,3 +229,18 @@ def test_the_report_says_of_every_selector_what_its_votes_came_to(
     ]
     voted = np.mean([r.answer == "42" for r in results])
     assert lines[-1].startswith(f"| 2 × 4 | {voted:.3f} [")
+
+
+def test_the_report_has_the_ratios_by_fifths(tmp_path: Path) -> None:
+    problems = [
+        Problem(f"question {i} p={(0.1, 0.4, 0.6, 0.8, 0.98)[i % 5]}", reference="42")
+        for i in range(30)
+    ]
+    with Store(tmp_path / "ttsolve.db") as store:
+        models = StoredPair(SIM, store, lambda: (SimGenerator(), SimVerifier()))
+        report = chains_report(problems, models, chains=8, length=4)
+    table = report.split("hardest first")[1].splitlines()[2:]
+    hardest, *_, easiest = (float(cell) for cell in table[0].split("|")[2:-1])
+    assert hardest < 0.1
+    assert easiest > 0.8
+    assert [row.split("|")[1].strip() for row in table[2:]] == ["4 × 4", "8 × 2"]  # 16 attempts

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 
 from ttsolve.chains import (
     Chains,
     Selector,
+    Size,
     chains_of,
     judged_by,
     pass_by_attempt,
@@ -17,11 +20,13 @@ from ttsolve.chains import (
     turned_wrong,
 )
 from ttsolve.core import Problem, Result
-from ttsolve.measure import mean
+from ttsolve.measure import Floats, mean
 from ttsolve.recall import StoredPair
 from ttsolve.strategies import Revisions
 
 BESIDE = 8  # problems in flight
+GRID = (16, 64, 128)  # attempts of a problem: the budgets whose ratios the paper compares
+FEWEST = 25  # problems that are cut into fifths
 
 
 def run_chains(
@@ -54,7 +59,8 @@ def chains_report(
 
     pass@1 of every attempt, how often the next one turns right into wrong, and for all numbers and
     lengths of chains that are powers of two how often each selector's vote is right: the reviser's
-    own verifier, with the earlier attempts in view and without; the pair's; majority.
+    own verifier, with the earlier attempts in view and without; the pair's; majority. Then the
+    first of these at the budgets of the paper's grid, by fifths of the problems.
     """
     results = list(run_chains(problems, models, chains=chains, length=length, seed=seed))
     pairs = zip(results, problems, strict=True)
@@ -79,8 +85,36 @@ def chains_report(
             f"of wrong ones right: {turned_right(right, seed)} (n counts attempts).",
             "",
             *table,
+            *_by_fifths(solved, grids[names[0]], names[0], seed),
         ]
     )
+
+
+def _by_fifths(
+    solved: Sequence[Chains], grid: Mapping[Size, Floats], name: str, seed: int
+) -> list[str]:
+    """The votes of a selector at the budgets of the grid, by how often first attempts are right."""
+    sizes = [size for n in GRID for size in sorted(grid) if size[0] * size[1] == n]
+    if len(solved) < FEWEST or not sizes:
+        return []
+    easy = np.array([one.right[:, 0].mean() for one in solved])
+    fifths = np.array_split(np.argsort(easy, kind="stable"), 5)
+    heads = [f"{easy[fifth].mean():.2f}" for fifth in fifths]
+    rows = [
+        f"| {size[0]} × {size[1]} | "
+        + " | ".join(str(mean(grid[size][fifth], seed)).rpartition(",")[0] for fifth in fifths)
+        + " |"
+        for size in sizes
+    ]
+    return [
+        "",
+        f"The vote of {name} by fifths of the problems, the hardest first; above each fifth, how "
+        "often first attempts are right:",
+        "",
+        f"| chains × length | {' | '.join(heads)} |",
+        "|---" * 6 + "|",
+        *rows,
+    ]
 
 
 def _votes(
