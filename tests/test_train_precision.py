@@ -58,8 +58,8 @@ def test_so_does_a_verifier(monkeypatch, path, batch) -> None:
     model = RewardModel(wild_model(path)).train()
     torch.nn.init.normal_(model.head.weight)
     ids, places, numbers, _ = batch
-    targets, weights = torch.rand(len(ids), ROW), torch.ones(len(ids), ROW)
-    alike(monkeypatch, model, lambda: label_loss(model, ids, places, numbers, targets, weights))
+    targets, ones = torch.rand(len(ids), ROW), torch.ones(len(ids), ROW)
+    alike(monkeypatch, model, lambda: label_loss(model, ids, places, numbers, targets, ones, ones))
 
 
 def test_what_a_verifier_is_told_of_surprise_is_exact(monkeypatch, path, batch) -> None:

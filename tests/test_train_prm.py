@@ -41,7 +41,8 @@ def made(question: str, size: int, right: bool = True, count: int = 1, seed: int
     """A solution of `size` tokens with two steps, of which nothing is like another's."""
     torch.manual_seed(seed * 1000 + size)
     tokens = tuple(torch.randint(5, 200, (size,)).tolist())
-    return Labelled(tokens, (size // 2, size - 1), (0.5, float(right)), count, right, question)
+    targets = (0.5, float(right))
+    return Labelled(tokens, (size // 2, size - 1), targets, count, right, question, size // 3)
 
 
 # --- labelled solutions -------------------------------------------------------------------------
@@ -103,13 +104,14 @@ def test_a_solution_goes_into_the_fullest_row_it_fits() -> None:
 
 def test_tensors_put_labels_at_marks() -> None:
     one, two = made("q", 10, True, 3), made("r", 6, False)
-    ids, places, numbers, targets, weights = (t[0].tolist() for t in tensors([[one, two]]))
+    ids, places, numbers, targets, weights, said = (t[0].tolist() for t in tensors([[one, two]]))
     rest = [0] * (ROW - 16)
     assert ids == [*one.tokens, *two.tokens, *rest]
     assert places == [*range(10), *range(6), *rest]
     assert numbers == [1] * 10 + [2] * 6 + rest
     assert {i: w for i, w in enumerate(weights) if w} == {5: 3, 9: 3, 13: 1, 15: 1}
     assert {i: w for i, w in enumerate(targets) if w} == {5: 0.5, 9: 1, 13: 0.5}
+    assert [i for i, w in enumerate(said) if w] == [*range(3, 10)]  # of the right one, its solution
 
 
 def test_batches_are_the_same_whenever_a_run_was_stopped() -> None:
@@ -142,14 +144,18 @@ def test_packed_logits_are_those_of_the_solutions_one_by_one(path) -> None:
     wild(model, seed=1)
     rows = pack(MANY[:12])
     assert max(map(len, rows)) > 2
-    packed = prm.row_logits(model, *tensors(rows)[:3])
-    for logits, row in zip(packed, rows, strict=True):
+    packed, heard = prm.row_outputs(model, *tensors(rows)[:3])
+    for logits, said, row in zip(packed, heard, rows, strict=True):
         used = 0
         for one in row:
             size = len(one.tokens)
             ids, places = torch.tensor([one.tokens]), torch.arange(size)[None]
             alone, _ = model(ids, places, causal_mask(torch.ones_like(ids), size))
             torch.testing.assert_close(logits[used : used + size], alone[0], rtol=1e-4, atol=1e-4)
+            hidden, _ = model.trunk(ids, places, causal_mask(torch.ones_like(ids), size))
+            logs = model.trunk.logits(hidden).log_softmax(-1)
+            own = logs[0, :-1].gather(-1, ids[0, 1:, None])[:, 0]
+            torch.testing.assert_close(said[used + 1 : used + size], own, rtol=1e-4, atol=1e-4)
             used += size
     assert packed.std() > 0.1
 
@@ -158,12 +164,15 @@ def test_packed_logits_are_those_of_the_solutions_one_by_one(path) -> None:
 def test_the_loss_is_the_mean_over_labelled_steps(monkeypatch) -> None:
     batch = tensors([[made("q", 10, True, 3), made("r", 6, False)]])
     logits = torch.linspace(-2, 2, ROW)[None]
-    monkeypatch.setattr(prm, "row_logits", lambda *_: logits)
+    heard = torch.zeros(1, ROW)
+    monkeypatch.setattr(prm, "row_outputs", lambda *_: (logits, heard))
     loss = float(prm.label_loss(None, *batch))
     p = torch.sigmoid(logits[0])
     steps = [(5, 0.5, 3), (9, 1.0, 3), (13, 0.5, 1), (15, 0.0, 1)]
     terms = [n * -(t * p[i].log() + (1 - t) * (1 - p[i]).log()) for i, t, n in steps]
     assert loss == pytest.approx(float(sum(terms)) / 8)
+    heard[0] = -torch.arange(ROW)  # the right solution's tokens are at 3 to 9
+    assert float(prm.label_loss(None, *batch)) == pytest.approx(loss + prm.SPOKEN * 6)
 
 
 # --- the judge ----------------------------------------------------------------------------------
@@ -173,9 +182,9 @@ def test_the_judge_compares_within_questions_alone(monkeypatch) -> None:
     """Logits are read off a solution's last token, so that the expected area can be counted."""
 
     def scored(question: str, score: int, right: bool, count: int = 1) -> Labelled:
-        return Labelled((1, 1, score), (1, 2), (0.5, float(right)), count, right, question)
+        return Labelled((1, 1, score), (1, 2), (0.5, float(right)), count, right, question, 1)
 
-    monkeypatch.setattr(prm, "row_logits", lambda model, ids, *_: ids.float())
+    monkeypatch.setattr(prm, "row_outputs", lambda model, ids, *_: (ids.float(), None))
     solutions = [
         scored("a", 9, True, 2), scored("a", 5, False, 1), scored("a", 10, False, 3),  # 2 of 8
         scored("b", 30, True), scored("b", 30, False),  # a tie: a half

@@ -55,6 +55,7 @@ class Labelled:
     count: int
     right: bool
     question: str
+    start: int  # the place of the solution's first token; of a chain, its last attempt's
 
 
 def read_labelled(pools: Sequence[Path], tokenizer: Tokenizer, kind: Kind) -> list[Labelled]:
@@ -88,7 +89,7 @@ def _labelled(drawn: Drawn, tokenizer: Tokenizer) -> list[Labelled]:
             marks.append(len(tokens) - 1)
         if len(tokens) <= ROW:
             labels = (tuple(tokens), tuple(marks), tuple(targets))
-            out.append(Labelled(*labels, counts[steps], right[steps], question))
+            out.append(Labelled(*labels, counts[steps], right[steps], question, len(start)))
     return out
 
 
@@ -108,12 +109,13 @@ def _chains(drawn: Drawn, tokenizer: Tokenizer) -> list[Labelled]:
             if len(tokens) + len(ids) > CHAIN_ROW:
                 break
             tokens += ids
+            start = len(tokens) - len(ids) + len(asked)
             if attempt.answer is not None:
                 marks.append(len(tokens) - 1)
                 targets.append(float(attempt.right))
         if marks:
             labels = (tuple(tokens), tuple(marks), tuple(targets))
-            out.append(Labelled(*labels, 1, targets[-1] == 1, question))
+            out.append(Labelled(*labels, 1, targets[-1] == 1, question, start))
     return out
 
 
@@ -202,11 +204,14 @@ def laid_out(rows: Sequence[Sequence[P]], room: int) -> tuple[Arrays, list[tuple
 
 
 def tensors(rows: Sequence[Sequence[Labelled]], room: int = ROW) -> tuple[Tensor, ...]:
-    """ids, positions, document numbers, targets, weights of labelled places; [rows, room] each."""
+    """ids, positions, document numbers, targets, weights of labelled places, and of places whose
+    tokens a right solution says; [rows, room] each.
+    """
     arrays, begun = laid_out(rows, room)
-    targets, weights = (np.zeros((len(rows), room), dtype=np.float32) for _ in range(2))
+    targets, weights, said = (np.zeros((len(rows), room), dtype=np.float32) for _ in range(3))
     for row, first, solution in begun:
         marks = first + np.array(solution.marks)
         targets[row, marks] = solution.targets
         weights[row, marks] = solution.count
-    return tuple(torch.from_numpy(x) for x in (*arrays, targets, weights))
+        said[row, first + solution.start : first + len(solution.tokens)] = solution.right
+    return tuple(torch.from_numpy(x) for x in (*arrays, targets, weights, said))

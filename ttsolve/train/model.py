@@ -146,6 +146,16 @@ class RewardModel(nn.Module):
         The past has one entry for each layer and a last one that carries the trunk's hidden states
         in the place of the keys (its values are empty), so that a caller treats all alike.
         """
+        judged, _, present = self.heard(ids, positions, mask, past)
+        return judged, present
+
+    def heard(
+        self, ids: Tensor, positions: Tensor, mask: Tensor, past: list[Past] | None = None
+    ) -> tuple[Tensor, Tensor, list[Past]]:
+        """As `forward`; between its two the LM's log-probability of each token [batch, tokens].
+
+        A document's first token has none; what stands there means nothing.
+        """
         layers = len(self.trunk.blocks)
         hidden, present = self.trunk(ids, positions, mask, past[:layers] if past else None)
         states = self._split(hidden)
@@ -154,12 +164,13 @@ class RewardModel(nn.Module):
         before = F.pad(states, (0, 0, 1, 0))[:, :, -ids.shape[1] - 1 : -1]
         # Nothing comes before a document's first token: in a packed row its neighbour is another's.
         before = before.transpose(1, 2).flatten(2) * (positions > 0)[..., None]
-        x = hidden + self.surprise(self._surprise(before, ids))
+        surprise = self._surprise(before, ids)
+        x = hidden + self.surprise(surprise.clamp(min=-12.0))
         for i, block in enumerate(self.judges):
             x, kv = block(x, positions, mask, past[layers + i] if past else None)
             present.append(kv)
         present.append((states, states[..., :0]))
-        return self.head(self.norm(x)).squeeze(-1), present
+        return self.head(self.norm(x)).squeeze(-1), surprise[..., 0], present
 
     def _surprise(self, before: Tensor, ids: Tensor) -> Tensor:
         """Each token's log-probability, the likeliest one's, the difference: [batch, tokens, 3]."""
@@ -167,7 +178,7 @@ class RewardModel(nn.Module):
             logs = F.log_softmax(self.trunk.logits(before.float()), dim=-1)
         own = logs.gather(-1, ids[..., None])
         best = logs.max(dim=-1, keepdim=True).values
-        return torch.cat((own, best, own - best), dim=-1).clamp(min=-12.0)
+        return torch.cat((own, best, own - best), dim=-1)
 
     def _split(self, x: Tensor) -> Tensor:
         heads: Tensor = x.unflatten(-1, (self.shape.heads, -1))

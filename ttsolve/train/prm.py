@@ -45,6 +45,7 @@ from ttsolve.train.tokenizer import load_tokenizer
 
 REPORT_EVERY, JUDGE_EVERY = 100, 500  # steps; what is judged is saved
 CARRIED = 0.25  # of what a generator has learnt since, into the trunk of its former verifier
+SPOKEN = 1.0  # weight of the language model's loss; that of the labels is 1
 ONWARD = 7e-4  # the learning rate where a verifier is trained already: 2e-3 tore one down
 
 
@@ -202,10 +203,12 @@ def _state(model: RewardModel, step: int) -> dict[str, Any]:
     return shape | {"step": step, "model": model.state_dict()}
 
 
-def row_logits(model: RewardModel, ids: Tensor, places: Tensor, numbers: Tensor) -> Tensor:
-    """Logits at every token of packed rows, each document attending to itself alone."""
-    logits: Tensor = model(ids, places, row_mask(numbers))[0]
-    return logits
+def row_outputs(
+    model: RewardModel, ids: Tensor, places: Tensor, numbers: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits and log-probabilities of every token of packed rows, documents apart."""
+    logits, heard, _ = model.heard(ids, places, row_mask(numbers))
+    return logits, heard
 
 
 def label_loss(
@@ -215,11 +218,18 @@ def label_loss(
     numbers: Tensor,
     targets: Tensor,
     weights: Tensor,
+    said: Tensor,
 ) -> Tensor:
-    """Mean binary cross-entropy over the ends of steps."""
-    logits = row_logits(model, ids, places, numbers)
+    """Mean binary cross-entropy over the ends of steps, and `SPOKEN` of the language model's.
+
+    The trunk has to stay a language model, of right solutions: what the judges are told is its
+    surprise, and a trunk that learns from labels alone forgets within a million tokens what to
+    expect.
+    """
+    logits, heard = row_outputs(model, ids, places, numbers)
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (losses * weights).sum() / weights.sum()
+    spoken = -(heard * said).sum() / said.sum().clamp(min=1.0)
+    return (losses * weights).sum() / weights.sum() + SPOKEN * spoken
 
 
 @torch.no_grad()
@@ -233,8 +243,8 @@ def judge(
     scored: dict[str, list[tuple[float, bool, int]]] = {}
     for start in range(0, len(rows), at_once):
         group = rows[start : start + at_once]
-        ids, places, numbers, targets, weights = tensors(group, room)
-        logits = row_logits(model, ids.to(device), places.to(device), numbers.to(device)).cpu()
+        ids, places, numbers, targets, weights, _ = tensors(group, room)
+        logits = row_outputs(model, *(t.to(device) for t in (ids, places, numbers)))[0].cpu()
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         total += float((losses * weights).sum())
         weight += float(weights.sum())
