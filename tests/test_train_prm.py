@@ -175,6 +175,17 @@ def test_the_loss_is_the_mean_over_labelled_steps(monkeypatch) -> None:
     assert float(prm.label_loss(None, *batch)) == pytest.approx(loss + prm.SPOKEN * 6)
 
 
+def test_whole_questions_are_judged_up_to_a_size() -> None:
+    many = [made(f"q{i % 40}", 10, seed=i) for i in range(200)]
+    some = prm.few(many, 500)
+    asked = {s.question for s in some}
+    assert len(some) == 50
+    assert len(asked) == 10
+    assert sorted(map(id, some)) == sorted(id(s) for s in many if s.question in asked)
+    assert prm.few(many[::-1], 500)[0].question == some[0].question
+    assert len(prm.few(many)) == 200
+
+
 # --- the judge ----------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from ttsolve.train.tokenizer import load_tokenizer
 
 REPORT_EVERY, JUDGE_EVERY = 100, 500  # steps; what is judged is saved
 CARRIED = 0.25  # of what a generator has learnt since, into the trunk of its former verifier
+JUDGED = 400_000  # held-out tokens, at most: one process judges while the other waits
 SPOKEN = 1.0  # weight of the language model's loss; that of the labels is 1
 ONWARD = 7e-4  # the learning rate where a verifier is trained already: 2e-3 tore one down
 
@@ -148,6 +150,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
     solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), job.kind)
     learned, held_out = split(solutions, recipe.held_out)
+    held_out = few(held_out)
     batches = Batches(learned, recipe.seed, recipe.rows, job.room)
     state = resume(job.last, model, tuning)
     best = float(state.get("best", math.inf))
@@ -173,6 +176,20 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
                 save_state(job.last, kept)
             report(Progress(done, job.steps, sum(losses) / len(losses), speed, quality))
             losses, reported = [], time.monotonic()
+
+
+def few(solutions: Sequence[Labelled], most: int = JUDGED) -> list[Labelled]:
+    """All solutions of some questions, drawn by hash, that have about so many tokens together."""
+    of: dict[str, list[Labelled]] = {}
+    for solution in solutions:
+        of.setdefault(solution.question, []).append(solution)
+    taken: list[Labelled] = []
+    for question in sorted(of, key=lambda q: blake2b(q.encode()).digest()):
+        if most <= 0:
+            break
+        taken += of[question]
+        most -= sum(len(s.tokens) for s in of[question])
+    return taken
 
 
 def _untrained(job: Job) -> RewardModel:
