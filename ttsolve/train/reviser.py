@@ -7,6 +7,7 @@ questions, and the checkpoint whose revisions are right most often is kept.
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ ROW = 1024  # tokens: five attempts and their questions; three worksheets of a h
 CONTEXT = 1280  # of the reviser: a row, and room for an attempt of any length behind it
 ANSWERED = re.compile(r"^Answer:.*\n", re.MULTILINE)
 LOOKED_AT = 120  # problems
+HELD_OUT = 500  # trajectories, at most: one process looks while the other waits
 REPORT_EVERY, LOOK_EVERY = 100, 500  # steps
 
 
@@ -148,6 +150,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     tokenizer = load_tokenizer(job.tokenizer)
     known = [document(t, tokenizer) for t in read_trajectories(job.files)]
     learned, held_out = split(known, recipe.held_out)
+    held_out = random.Random(0).sample(held_out, min(len(held_out), HELD_OUT))
     rows = Rotation(pack(learned, ROW), recipe.seed, recipe.rows)
     state = resume(job.last, model, tuning)
     best = float(state.get("best", -1.0))
