@@ -57,6 +57,7 @@ def test_a_labelled_solution_marks_the_ends_of_its_steps(tokenizer) -> None:
     assert tokenizer.decode(list(right.tokens[1:])) == "What is 1?\n2 - 1 = 1\nAnswer: 1\n"
     ends = [tokenizer.decode(list(right.tokens[1 : mark + 1])) for mark in right.marks]
     assert ends == ["What is 1?\n2 - 1 = 1\n", "What is 1?\n2 - 1 = 1\nAnswer: 1\n"]
+    assert tokenizer.decode(list(right.tokens[right.start :])) == "2 - 1 = 1\nAnswer: 1\n"
     assert (right.targets, right.count, right.right) == ((2 / 3, 1.0), 2, True)
     assert (wrong.targets, wrong.count, wrong.right) == ((2 / 3, 0.0), 1, False)
     assert right.question == wrong.question == "What is 1?"

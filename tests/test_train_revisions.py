@@ -360,6 +360,7 @@ def test_every_attempt_of_a_chain_is_labelled_where_it_ends(tmp_path, tokenizer)
     ends = [tokenizer.decode(list(chain.tokens[1 : mark + 1])) for mark in chain.marks]
     assert ends[1] == "What is 3?\nAnswer: 1\nWhat is 3?\nAnswer: 2\n"
     assert not chain.right
+    assert tokenizer.decode(list(chain.tokens[chain.start :])) == "Answer: 5\n"
 
 
 def test_an_attempt_without_an_answer_stays_in_the_chain_unlabelled(tmp_path, tokenizer) -> None:
