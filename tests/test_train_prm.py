@@ -17,7 +17,7 @@ from train_maker import drawn, solution, tiny_shape, wild, wild_model, write_tok
 from ttsolve.core import Problem
 from ttsolve.errors import UsageError
 from ttsolve.train import batches, pool_file, prm
-from ttsolve.train.batches import Batches, Labelled, pack, read_labelled, split, tensors
+from ttsolve.train.batches import Batches, Labelled, few, pack, read_labelled, split, tensors
 from ttsolve.train.checkpoint import load_state, save_state
 from ttsolve.train.export import export_gguf, export_onnx
 from ttsolve.train.generator import load_generator
@@ -126,6 +126,11 @@ def test_batches_are_the_same_whenever_a_run_was_stopped() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(at(0, *steps), at(1, *steps), strict=True))
 
 
+def test_every_shard_gets_as_many_rows() -> None:
+    with pytest.raises(ValueError, match="3 rows cannot be dealt to 2 shards"):
+        Batches(MANY, 0, 3)
+
+
 def test_an_epoch_takes_every_row_once_each_in_another_order() -> None:
     source = Batches(MANY, 0, 4)
     source.rows = source.rows[:24]
@@ -178,13 +183,13 @@ def test_the_loss_is_the_mean_over_labelled_steps(monkeypatch) -> None:
 
 def test_whole_questions_are_judged_up_to_a_size() -> None:
     many = [made(f"q{i % 40}", 10, seed=i) for i in range(200)]
-    some = prm.few(many, 500)
+    some = few(many, 500)
     asked = {s.question for s in some}
     assert len(some) == 50
     assert len(asked) == 10
     assert sorted(map(id, some)) == sorted(id(s) for s in many if s.question in asked)
-    assert prm.few(many[::-1], 500)[0].question == some[0].question
-    assert len(prm.few(many)) == 200
+    assert few(many[::-1], 500)[0].question == some[0].question
+    assert len(few(many, 10_000)) == 200
 
 
 # --- the judge ----------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def chains_report(
     grids = {name: select_grid(known, selector) for name, (known, selector) in votes.items()}
     table = [f"| chains × length | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for size in sorted(grids[names[0]], key=lambda size: (size[0] * size[1], size)):
-        cells = [str(mean(grids[name][size], seed)).rpartition(",")[0] for name in names]
+        cells = [_cell(grids[name][size], seed) for name in names]
         table.append(f"| {size[0]} × {size[1]} | {' | '.join(cells)} |")
     return "\n".join(
         [
@@ -102,7 +102,7 @@ def _by_fifths(
     heads = [f"{easy[fifth].mean():.2f}" for fifth in fifths]
     rows = [
         f"| {size[0]} × {size[1]} | "
-        + " | ".join(str(mean(grid[size][fifth], seed)).rpartition(",")[0] for fifth in fifths)
+        + " | ".join(_cell(grid[size][fifth], seed) for fifth in fifths)
         + " |"
         for size in sizes
     ]
@@ -115,6 +115,11 @@ def _by_fifths(
         "|---" * 6 + "|",
         *rows,
     ]
+
+
+def _cell(rates: Floats, seed: int) -> str:
+    """Their mean and its interval; n stands above the table."""
+    return str(mean(rates, seed)).rpartition(",")[0]
 
 
 def _votes(

@@ -136,10 +136,26 @@ def split(solutions: Sequence[P], held_out: float) -> tuple[list[P], list[P]]:
     return learn, hold
 
 
+def few(documents: Sequence[P], most: int) -> list[P]:
+    """All documents of some questions, drawn by hash, that have about `most` tokens together."""
+    of: dict[str, list[P]] = {}
+    for document in documents:
+        of.setdefault(document.question, []).append(document)
+    taken: list[P] = []
+    for question in sorted(of, key=lambda q: blake2b(q.encode()).digest()):
+        if most <= 0:
+            break
+        taken += of[question]
+        most -= sum(len(document.tokens) for document in of[question])
+    return taken
+
+
 class Rotation(Generic[P]):
     """Rows for every shard of every step, each epoch in another order."""
 
     def __init__(self, rows: list[list[P]], seed: int, per_step: int):
+        if per_step % SHARDS:
+            raise ValueError(f"{per_step} rows cannot be dealt to {SHARDS} shards")
         self.rows = rows
         self.each = per_step // SHARDS
         self._order = lru_cache(maxsize=2)(

@@ -23,6 +23,7 @@ from ttsolve.train.figures import (
     pass_by,
     vote_table,
 )
+from ttsolve.train.work import WILD
 
 ONE_ANSWER = "problems with one right answer"
 
@@ -218,8 +219,8 @@ def _slips(figures: dict[str, Any]) -> list[str]:
     rows = {"verifier, last step": slips["auc"]} | slips["auc of base lines"]
     return [
         f"The problems of local subjects again, {slips['samples']} samples each of a wilder "
-        f"sampling (temperature 2, min-p 0.001; pass@1 {slips['pass@1']}), as some of the "
-        "verifier's labels are:\n",
+        f"sampling (temperature {WILD.temperature:g}, min-p {WILD.min_p:g}; pass@1 "
+        f"{slips['pass@1']}), as some of the verifier's labels are:\n",
         "| AUC within problems | local subjects |\n|---|---|\n"
         + "".join(f"| {name} | {area} |\n" for name, area in rows.items()),
     ]

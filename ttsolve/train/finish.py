@@ -36,7 +36,7 @@ from ttsolve.train.figures import scored_pool, token_likelihoods
 from ttsolve.train.labels import draw
 from ttsolve.train.pool_file import Drawn, read_pool
 from ttsolve.train.tokenizer import load_tokenizer
-from ttsolve.train.work import PROMPT, SAMPLING, WORLD, Say, base, drawing, needed
+from ttsolve.train.work import PROMPT, WILD, WORLD, Say, base, drawing, needed
 
 FILES = {  # of a pair, and what makes them
     "tokenizer.json": "generator",
@@ -44,8 +44,6 @@ FILES = {  # of a pair, and what makes them
     "verifier.onnx": "prm",
 }
 COMPARED = 64  # samples of a problem whose likelihoods stand beside the verifier's scores
-# Local subjects go wrong by slips, and at a pair's own sampling few slips are left to find.
-WILD = replace(SAMPLING, temperature=2.0, min_p=0.001)
 REVISER = ("reviser.gguf", "revision-verifier.onnx")  # a pair does without them
 
 

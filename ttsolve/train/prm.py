@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from ttsolve.train.batches import (
     Batches,
     Kind,
     Labelled,
+    few,
     pack,
     read_labelled,
     split,
@@ -150,7 +150,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
     solutions = read_labelled(job.pools, load_tokenizer(job.tokenizer), job.kind)
     learned, held_out = split(solutions, recipe.held_out)
-    held_out = few(held_out)
+    held_out = few(held_out, JUDGED)
     batches = Batches(learned, recipe.seed, recipe.rows, job.room)
     state = resume(job.last, model, tuning)
     best = float(state.get("best", math.inf))
@@ -176,20 +176,6 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
                 save_state(job.last, kept)
             report(Progress(done, job.steps, sum(losses) / len(losses), speed, quality))
             losses, reported = [], time.monotonic()
-
-
-def few(solutions: Sequence[Labelled], most: int = JUDGED) -> list[Labelled]:
-    """All solutions of some questions, drawn by hash, that have about so many tokens together."""
-    of: dict[str, list[Labelled]] = {}
-    for solution in solutions:
-        of.setdefault(solution.question, []).append(solution)
-    taken: list[Labelled] = []
-    for question in sorted(of, key=lambda q: blake2b(q.encode()).digest()):
-        if most <= 0:
-            break
-        taken += of[question]
-        most -= sum(len(s.tokens) for s in of[question])
-    return taken
 
 
 def _untrained(job: Job) -> RewardModel:
@@ -240,8 +226,7 @@ def label_loss(
     """Mean binary cross-entropy over the ends of steps, and `SPOKEN` of the language model's.
 
     The trunk has to stay a language model, of right solutions: what the judges are told is its
-    surprise, and a trunk that learns from labels alone forgets within a million tokens what to
-    expect.
+    surprise, and a trunk that learns from labels alone forgets what to expect.
     """
     logits, heard = row_outputs(model, ids, places, numbers)
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")

@@ -7,7 +7,6 @@ questions, and the checkpoint whose revisions are right most often is kept.
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from ttsolve.core import Problem
 from ttsolve.grade import grade
 from ttsolve.pocketmath import exercises
 from ttsolve.train.alone import alone
-from ttsolve.train.batches import Rotation, laid_out, pack, split
+from ttsolve.train.batches import Rotation, few, laid_out, pack, split
 from ttsolve.train.checkpoint import resume, save_state
 from ttsolve.train.data import test_weights
 from ttsolve.train.generator import load_generator, row_loss
@@ -41,7 +40,7 @@ ROW = 1024  # tokens: five attempts and their questions; three worksheets of a h
 CONTEXT = 1280  # of the reviser: a row, and room for an attempt of any length behind it
 ANSWERED = re.compile(r"^Answer:.*\n", re.MULTILINE)
 LOOKED_AT = 120  # problems
-HELD_OUT = 500  # trajectories, at most: one process looks while the other waits
+HELD_OUT = 130_000  # tokens, at most: one process looks while the other waits
 REPORT_EVERY, LOOK_EVERY = 100, 500  # steps
 
 
@@ -50,7 +49,7 @@ class Recipe:
     """Everything that decides what a run learns."""
 
     tokens: int = 3_000_000
-    rows: int = 3  # per optimiser step
+    rows: int = 2  # per optimiser step
     rate: float = 7e-4
     warmup: int = 100  # steps
     weight_decay: float = 0.02
@@ -150,7 +149,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     tokenizer = load_tokenizer(job.tokenizer)
     known = [document(t, tokenizer) for t in read_trajectories(job.files)]
     learned, held_out = split(known, recipe.held_out)
-    held_out = random.Random(0).sample(held_out, min(len(held_out), HELD_OUT))
+    held_out = few(held_out, HELD_OUT)
     rows = Rotation(pack(learned, ROW), recipe.seed, recipe.rows)
     state = resume(job.last, model, tuning)
     best = float(state.get("best", -1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ttsolve.engine import Sampling
@@ -15,6 +16,8 @@ Say = Callable[[str], None]
 
 PROMPT = PromptFormat(full_stop=True)
 SAMPLING = Sampling(max_tokens=200)
+# Local subjects go wrong by slips, and at a pair's own sampling few slips are left to find.
+WILD = replace(SAMPLING, temperature=2.0, min_p=0.001)
 WORLD = World(
     "PocketMath",
     "school problems with small whole numbers: number games, guess and check, coins, worksheets, "
