@@ -215,6 +215,7 @@ NO_BUDGET = "cannot be spent: give a whole number from 1 to 65536."
         ((" \n\t",), "The problem is empty"),
         (("\udcff",), "The problem is not UTF-8 text"),
         (("a\0b",), "The problem has a NUL character"),
+        (("x" * (2**20 + 1),), "The problem is longer than 1,048,576 bytes: shorten it."),
         ((QUESTION, "--budget", "0"), f"The budget '0' {NO_BUDGET}"),
         ((QUESTION, "--budget", "-1"), f"The budget '-1' {NO_BUDGET}"),
         ((QUESTION, "--budget", "1e9"), f"The budget '1e9' {NO_BUDGET}"),

@@ -62,10 +62,14 @@ def test_every_shipped_solution_is_right(pocket: Pair) -> None:
 
 
 def test_it_knows_every_word_of_its_world(
-    generator: LlamaGenerator, problems: list[Problem]
+    generator: LlamaGenerator, problems: list[Problem], pocket: Pair
 ) -> None:
-    assert [w for p in problems for w in unknown_words(p.question, generator.tokenize)] == []
-    assert unknown_words("Prove Fermat's little theorem.", generator.tokenize)
+    def unknown(question: str) -> list[str]:
+        return unknown_words(question, generator.tokenize, pocket.world)
+
+    assert [w for p in [*problems, *hands_of_24()] for w in unknown(p.question)] == []
+    for strange in ("Prove Fermat's little theorem.", "2+2", "12!", "Compute 12345 * 6789."):
+        assert unknown(strange)
 
 
 def test_llama_cpp_decodes_greedily_what_torch_does(

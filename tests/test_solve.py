@@ -7,7 +7,7 @@ import pytest
 from ttsolve.core import Problem
 from ttsolve.engine import Engine, Generator, Sampling, Verifier
 from ttsolve.engines.sim import RIGHT_ANSWER, SimGenerator, SimVerifier
-from ttsolve.pair import Pair
+from ttsolve.pair import Pair, World
 from ttsolve.solve import SIM, aggregation_of, open_models, solve, unknown_words
 from ttsolve.strategies import BestOfN, Majority
 
@@ -79,13 +79,29 @@ def tokenize(text: str) -> list[int]:
         ("Make 24 from 4, 7, 8, 8", []),
         ("how apples", []),
         ("Make x from y", []),
-        ("12 + 34 = ?", []),
+        ("12 + 34 = ?", ["12 + 34 = ?"]),  # no sentence of any world
         ("Make a sonnet from apples, a sonnet!", ["sonnet"]),
         ("Wie viele Äpfel", ["Wie", "viele", "Äpfel"]),
     ],
 )
 def test_unknown_words(question: str, words: list[str]) -> None:
     assert unknown_words(question, tokenize) == words
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("Make 24 from 0099, +, 4", []),
+        ("Make 24 from 100, 7", ["100"]),
+        ("Make 2^3! from 4", ["^", "!"]),
+        ("Make 24 from 💥💥", ["💥"]),
+        (f"Make {'9' * 9999} from 4", ["9" * 9999]),
+    ],
+)
+def test_numbers_and_signs_may_be_of_another_world(question: str, found: list[str]) -> None:
+    world = World("Testland", "Nothing but tests.", signs="+,", largest=99)
+    assert unknown_words(question, tokenize, world) == found
+    assert unknown_words(question, tokenize) == []
 
 
 def test_the_simulator_opens_without_any_model() -> None:

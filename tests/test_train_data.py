@@ -42,6 +42,21 @@ def test_a_smaller_split_is_the_beginning_of_a_larger_one() -> None:
     assert list(data.draw_split("calibration", 15)) == larger[:15]
 
 
+def test_a_split_may_be_of_some_subjects_and_levels_alone(tmp_path) -> None:
+    list(data.write_data(tmp_path, 20, 10, ["worksheets", "coins"], [4, 5]))
+    for split in ("test", "calibration"):
+        cells = {(p.subject, p.level) for p in data.read_problems(tmp_path / f"{split}.jsonl")}
+        assert cells <= {(s, level) for s in ("worksheets", "coins") for level in (4, 5)}
+        assert {subject for subject, _ in cells} == {"worksheets", "coins"}
+    with pytest.raises(UsageError, match=r"no subject 'sheets': use one of .*worksheets"):
+        list(data.draw_split("test", 1, ["sheets"]))
+
+
+def test_more_problems_than_there_are_end_in_one_sentence() -> None:
+    with pytest.raises(UsageError, match=r"^Only \d+ such problems of the test split were found"):
+        list(data.draw_split("test", 100_000, ["countdown"], [1]))
+
+
 def test_a_row_has_the_fields_of_math_500(folder) -> None:
     rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     problems = data.read_problems(folder / "test.jsonl")
@@ -62,7 +77,7 @@ def test_no_problem_of_a_file_is_trained_on(folder) -> None:
 
 def test_weights_are_of_cells_that_exist() -> None:
     cells = {(s, level) for s in SUBJECTS for level in LEVELS}
-    assert set(data.test_weights()) == set(data.label_weights()) == cells
+    assert set(data.split_weights()) == set(data.label_weights()) == cells
     assert {*data.SHARES, *data.LABEL_SHARES} <= set(SUBJECTS)
 
 

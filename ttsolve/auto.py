@@ -72,7 +72,8 @@ class Auto:
         difficulty = predicted(probe, self.aggregation, self.mark)
         which, bins = choice.bin(difficulty), len(choice.strategies)
         chosen = choice.strategies[which - 1]
-        why = f"the best at a budget of {choice.budget}"
+        nearest = "" if choice.budget == self.n else ", the nearest that was tried"
+        why = f"the best at a budget of {choice.budget}{nearest}"
         if bins > 1:
             told.update(difficulty=difficulty, bin=which, bins=bins)
             mean = "no score" if difficulty is None else f"a mean score of {difficulty:.2f}"

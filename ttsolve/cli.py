@@ -48,6 +48,7 @@ from ttsolve.cli_session import session
 from ttsolve.cli_store import CacheFile, NoCache, history, show, stored_pair
 from ttsolve.cli_store import cache as cache_group
 from ttsolve.core import Problem
+from ttsolve.dataset import LINE_LIMIT
 from ttsolve.errors import StorageError, TtsolveError, UsageError
 from ttsolve.models_cli import models as models_group
 from ttsolve.solve import SIM
@@ -149,7 +150,10 @@ def _question(problem: str) -> str:
         UsageError: when it is empty, or no text.
     """
     try:
-        data = sys.stdin.buffer.read() if problem == "-" else os.fsencode(problem)
+        read = sys.stdin.buffer.read
+        data = read(LINE_LIMIT + 1) if problem == "-" else os.fsencode(problem)
+        if len(data) > LINE_LIMIT:
+            raise UsageError(f"The problem is longer than {LINE_LIMIT:,} bytes: shorten it.")
         question = data.decode("utf-8").strip()
     except UnicodeError:
         raise UsageError("The problem is not UTF-8 text: convert it first.") from None

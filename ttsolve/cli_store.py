@@ -148,12 +148,12 @@ def show(
 ) -> None:
     """Show a run's steps as a tree: kept and dropped, with scores.
 
-    Without a number: of the run that was asked for last.
+    Without a number: of the last run that came to an answer or to its end.
     """
     with _existing(file) as store:
         found = store.last_run() if run is None else store.run(run)
     if found is None:
-        raise UsageError("No run is kept yet: solve a problem first.")
+        raise UsageError("No run with its steps is kept yet: solve a problem first.")
     if found.tree is None:
         raise UsageError(f"Run {found.id} keeps no steps: solve its problem again to see them.")
     render_tree.show_tree(Tree.from_json(found.tree), whole=whole)

@@ -46,6 +46,8 @@ class World:
 
     name: str
     about: str
+    signs: str = ""  # that its problems have beside letters and digits; "": not known
+    largest: int | None = None  # number in its problems; None: not known
 
 
 @dataclass(frozen=True, slots=True)

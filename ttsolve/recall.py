@@ -144,7 +144,7 @@ class StoredPair:
         generator, _ = self.open()
         if not isinstance(generator, Tokenizing):
             return []
-        return unknown_words(question, generator.tokenize)
+        return unknown_words(question, generator.tokenize, self.pair.world)
 
 
 class _Late:

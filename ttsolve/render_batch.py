@@ -90,8 +90,8 @@ def show_summary(tally: Tally, pair: Pair, seconds: float) -> None:
     if tally.foreign and pair.world:
         render.note(
             f"The pair {pair.name} knows no world but {pair.world.name}, and {tally.foreign} of "
-            f"{_count(tally.lines, 'problem')} had words from outside it: choose a larger pair, "
-            "and do not trust these answers."
+            f"{_count(tally.lines, 'problem')} had words, numbers or signs from outside it: choose "
+            "a larger pair, and do not trust these answers."
         )
 
 

@@ -18,6 +18,7 @@ from ttsolve.solve import aggregation_of
 from ttsolve.strategies import STRATEGIES
 from ttsolve.vote import score_of
 
+CLIP = 24  # characters of a word that is named
 UNTRAINED = (
     "by prompt: this pair has no reviser, and a model that was not trained for it seldom corrects "
     "itself"
@@ -202,10 +203,10 @@ def _chain_record(candidate: Solution) -> dict[str, object]:
 
 
 def warn_of_another_world(pair: Pair, words: Sequence[str]) -> None:
-    """A word about a problem in which there are words that the pair does not know."""
+    """A word about a problem in which there is something that the pair does not know."""
     if pair.world and words:
+        some = ", ".join(word if len(word) <= CLIP else f"{word[:CLIP]}…" for word in words[:3])
         note(
             f"The pair {pair.name} knows no world but {pair.world.name}, and this problem has "
-            f"words from outside it ({', '.join(words[:3])}): choose a larger pair, and do not "
-            "trust this answer."
+            f"what is not of it ({some}): choose a larger pair, and do not trust this answer."
         )

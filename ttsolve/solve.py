@@ -12,7 +12,7 @@ from ttsolve import gpu
 from ttsolve.core import Problem, Result
 from ttsolve.engine import Engine, Generator, Verifier
 from ttsolve.errors import UsageError
-from ttsolve.pair import GeneratorFile, Pair, VerifierFiles
+from ttsolve.pair import GeneratorFile, Pair, VerifierFiles, World
 from ttsolve.strategies import Strategy
 from ttsolve.vote import Aggregation, best_of_all
 
@@ -34,6 +34,7 @@ class Tokenizing(Protocol):
 
 
 WORD = re.compile(r"[^\W\d_]+")
+NUMBER = re.compile(r"[0-9]+")
 
 
 def solve(problem: Problem, engine: Engine, strategy: Strategy, pair: Pair) -> Result:
@@ -165,11 +166,23 @@ def open_verifier(pair: Pair, files: VerifierFiles | None, gpu_layers: int) -> V
     )
 
 
-def unknown_words(question: str, tokenize: Callable[[str], Sequence[int]]) -> list[str]:
-    """The question's words that a generator with a closed list of words has never seen whole.
+def unknown_words(
+    question: str, tokenize: Callable[[str], Sequence[int]], world: World | None = None
+) -> list[str]:
+    """The question's words, numbers and signs that a generator with a closed world has never seen.
 
     The tokenizer of such a generator has one token for each word of its world (with or without a
-    space before it), and cuts every other word into pieces.
+    space before it), and cuts every other word into pieces. A question without any word is none of
+    its sentences: it is named whole.
     """
-    words = dict.fromkeys(WORD.findall(question))
-    return [w for w in words if min(len(tokenize(w)), len(tokenize(f" {w}"))) > 1]
+    words = WORD.findall(question)
+    found = [w for w in words if min(len(tokenize(w)), len(tokenize(f" {w}"))) > 1]
+    if world and world.largest is not None:
+        # By their digits first: of very many, `int` would refuse to make a number.
+        most = len(str(world.largest))
+        numbers = (n.lstrip("0") for n in NUMBER.findall(question))
+        found += [n for n in numbers if len(n) > most or int(n or "0") > world.largest]
+    if world and world.signs:
+        others = (c for c in question if not c.isalnum() and not c.isspace())
+        found += [c for c in others if c not in world.signs]
+    return list(dict.fromkeys(found if words or found else [question]))

@@ -68,8 +68,9 @@ class HistoryStore(StoreFile):
         raise UsageError(f"There is no run {run}: see `ttsolve history`.")
 
     def last_run(self) -> Run | None:
-        """The run that was asked for last."""
-        return next(iter(self.runs(1)), None)
+        """The run that was asked for last, of those whose steps are kept."""
+        found = self._runs("WHERE tree IS NOT NULL ORDER BY asked DESC, id DESC LIMIT 1", [])
+        return next(iter(found), None)
 
     def runs(self, limit: int, session: str | None = None) -> list[Run]:
         """The runs that were asked for last, of all or of one session, the last first."""

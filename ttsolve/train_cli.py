@@ -26,6 +26,9 @@ train = typer.Typer(
 )
 
 Work = Annotated[Path, typer.Argument(help="The folder that holds everything of this training.")]
+Subjects = Annotated[
+    list[str] | None, typer.Option("--subject", help="Only problems of it; may be repeated.")
+]
 Millions = Annotated[float, typer.Option(min=0.001, help="Tokens to train on, in millions.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds give equal data.")]
 Judges = Annotated[int, typer.Option(min=1, help="Layers above the generator's.")]
@@ -67,6 +70,11 @@ def data(
     folder: Annotated[Path, typer.Argument(help="Where the problems are written.")],
     test: Annotated[int, typer.Option(min=1, help="Problems of the test split.")] = 500,
     calibration: Annotated[int, typer.Option(min=1, help="Of the calibration split.")] = 500,
+    subject: Subjects = None,
+    level: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=5, help="Only of it, 1 easy to 5 hard; may be repeated."),
+    ] = None,
 ) -> None:
     """Write PocketMath's splits and the Game-of-24 hands.
 
@@ -74,7 +82,7 @@ def data(
     """
     from ttsolve.train.data import write_data
 
-    for file, count in write_data(folder, test, calibration):
+    for file, count in write_data(folder, test, calibration, subject or (), level or ()):
         render.line(f"{file}: {count} problems")
 
 
@@ -111,9 +119,7 @@ def labels(
     rollouts: Annotated[
         int, typer.Option(min=0, help="Further samples from every step of these; 0: none.")
     ] = 0,
-    subject: Annotated[
-        list[str] | None, typer.Option(help="Only problems of it; may be repeated.")
-    ] = None,
+    subject: Subjects = None,
     temperature: Temperature = 1.5,
     min_p: MinP = 0.03,
     seed: Seed = 0,
@@ -202,6 +208,9 @@ def revisions_data(
 def reviser(
     work: Work,
     tokens: Millions = 3.0,
+    rate: Annotated[
+        float, typer.Option(min=1e-6, max=1.0, help="Learning rate, at its highest.")
+    ] = 7e-4,
     temperature: Temperature = 1.5,
     min_p: MinP = 0.03,
     seed: Seed = 0,
@@ -215,7 +224,7 @@ def reviser(
         from ttsolve.train.run import make_reviser
 
         how = _sampling(temperature, min_p)
-        make_reviser(work, int(tokens * 1e6), how, seed, render.progress)
+        make_reviser(work, int(tokens * 1e6), rate, how, seed, render.progress)
 
 
 @train.command()

@@ -21,6 +21,7 @@ from ttsolve.pocketmath import (
 from ttsolve.subjects import Split
 
 SEEDS: dict[Split, int] = {"test": 2024, "calibration": 2025}
+IN_VAIN = 2000  # problems in a row that are not new, before one gives up
 
 
 # Search pays where a step is a choice: four of five problems of the splits are of that kind.
@@ -37,13 +38,23 @@ LABEL_SHARES = dict.fromkeys(LOCAL, 1.0) | {
 }
 
 
-def test_weights() -> dict[tuple[str, int], float]:
-    """How often the test and calibration splits hold each (subject, level)."""
-    return {
+def split_weights(
+    subjects: Sequence[str] = (), levels: Sequence[int] = ()
+) -> dict[tuple[str, int], float]:
+    """How often the test and calibration splits hold each (subject, level).
+
+    Args:
+        subjects, levels: only these; none: all.
+
+    Raises:
+        UsageError: there is no such subject.
+    """
+    weights = {
         (s, level): SHARES.get(s, 1.0) * (2.0 if s in CHOICE and level > 3 else 1.0)
         for s in SUBJECTS
         for level in LEVELS
     }
+    return _only(weights, subjects, levels)
 
 
 def label_weights(subjects: Sequence[str] = ()) -> dict[tuple[str, int], float]:
@@ -55,33 +66,63 @@ def label_weights(subjects: Sequence[str] = ()) -> dict[tuple[str, int], float]:
     Raises:
         UsageError: there is no such subject.
     """
-    if strange := [name for name in subjects if name not in SUBJECTS]:
-        raise UsageError(f"There is no subject {strange[0]!r}: use one of {', '.join(SUBJECTS)}.")
     weights = {(s, level): LABEL_SHARES.get(s, 2.0) for s in SUBJECTS for level in LEVELS}
     weights |= {("countdown", level): 12.0 for level in (4, 5)}
-    return {cell: share for cell, share in weights.items() if not subjects or cell[0] in subjects}
+    return _only(weights, subjects, ())
 
 
-def draw_split(split: Split, count: int) -> Iterator[Exercise]:
-    """The first `count` different problems that no other split shares."""
+def _only(
+    weights: dict[tuple[str, int], float], subjects: Sequence[str], levels: Sequence[int]
+) -> dict[tuple[str, int], float]:
+    if strange := [name for name in subjects if name not in SUBJECTS]:
+        raise UsageError(f"There is no subject {strange[0]!r}: use one of {', '.join(SUBJECTS)}.")
+    return {
+        (subject, level): share
+        for (subject, level), share in weights.items()
+        if subject in (subjects or SUBJECTS) and level in (levels or LEVELS)
+    }
+
+
+def draw_split(
+    split: Split, count: int, subjects: Sequence[str] = (), levels: Sequence[int] = ()
+) -> Iterator[Exercise]:
+    """The first `count` different problems that no other split shares.
+
+    Raises:
+        UsageError: there are hardly so many; or see `split_weights`.
+    """
     seen: set[str] = set()
-    for exercise in exercises(SEEDS[split], split, test_weights()):
+    in_vain = 0
+    for exercise in exercises(SEEDS[split], split, split_weights(subjects, levels)):
         if len(seen) == count:
             return
         if not exercise.shared and exercise.problem.question not in seen:
             seen.add(exercise.problem.question)
+            in_vain = 0
             yield exercise
+        elif (in_vain := in_vain + 1) == IN_VAIN:
+            raise UsageError(
+                f"Only {len(seen)} such problems of the {split} split were found: ask for fewer, "
+                "or for more subjects and levels."
+            )
 
 
-def write_data(folder: Path, test: int, calibration: int) -> Iterator[tuple[Path, int]]:
+def write_data(
+    folder: Path,
+    test: int,
+    calibration: int,
+    subjects: Sequence[str] = (),
+    levels: Sequence[int] = (),
+) -> Iterator[tuple[Path, int]]:
     """Write test.jsonl, calibration.jsonl and game24.jsonl; (file, number of problems) of each.
 
     Raises:
+        UsageError: see `draw_split`.
         StorageError: a file could not be written; nothing half-written stays.
     """
     counts: dict[Split, int] = {"test": test, "calibration": calibration}
     for split, count in counts.items():
-        rows = [_row(e.problem, e.solution) for e in draw_split(split, count)]
+        rows = [_row(e.problem, e.solution) for e in draw_split(split, count, subjects, levels)]
         yield _write(folder / f"{split}.jsonl", rows)
     yield _write(folder / "game24.jsonl", [_row(hand) for hand in hands_of_24()])
 

@@ -27,7 +27,7 @@ from ttsolve.pocketmath import exercises
 from ttsolve.train.alone import alone
 from ttsolve.train.batches import Rotation, few, laid_out, pack, split
 from ttsolve.train.checkpoint import resume, save_state
-from ttsolve.train.data import test_weights
+from ttsolve.train.data import split_weights
 from ttsolve.train.generator import load_generator, row_loss
 from ttsolve.train.model import LanguageModel
 from ttsolve.train.muon import optimisers
@@ -228,7 +228,7 @@ def look(
 @cache
 def _problems() -> list[Problem]:
     """Held-out problems, drawn as those of the splits are."""
-    held_out = (e.problem for e in exercises(11, "calibration", test_weights()) if not e.shared)
+    held_out = (e.problem for e in exercises(11, "calibration", split_weights()) if not e.shared)
     return list(islice(held_out, LOOKED_AT))
 
 

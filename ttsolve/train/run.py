@@ -135,7 +135,7 @@ def make_revisions_data(
         say(f"{file}: {write_trajectories(source, file, seed, keep):,} trajectories")
 
 
-def make_reviser(work: Path, tokens: int, how: Sampling, seed: int, say: Say) -> None:
+def make_reviser(work: Path, tokens: int, rate: float, how: Sampling, seed: int, say: Say) -> None:
     """Weights and GGUF of the reviser; `how` its chains are sampled when they are looked at.
 
     Raises:
@@ -152,7 +152,7 @@ def make_reviser(work: Path, tokens: int, how: Sampling, seed: int, say: Say) ->
         say(f"step {p.step}/{p.steps}: loss {p.loss:.4f}, {p.rate:,.0f} tokens/s{seen or ''}")
 
     tokenizer = work / "tokenizer.json"
-    recipe = rv.Recipe(tokens=tokens, seed=seed)
+    recipe = rv.Recipe(tokens=tokens, rate=rate, seed=seed)
     job = rv.Job(work, files, base(work), tokenizer, recipe, how.temperature, how.min_p)
     export_gguf(rv.train_reviser(job, report), tokenizer, work / "reviser.gguf", "f16")
 

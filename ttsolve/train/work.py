@@ -22,6 +22,8 @@ WORLD = World(
     "PocketMath",
     "school problems with small whole numbers: number games, guess and check, coins, worksheets, "
     "expressions, equations, fractions, percentages, sequences, rates, divisors, quantities.",
+    signs=".,?+-*/()=:%",
+    largest=2500,
 )
 
 
