@@ -46,7 +46,7 @@ class World:
 
     name: str
     about: str
-    signs: str = ""  # that its problems have beside letters and digits; "": not known
+    signs: str | None = None  # its problems have beside letters and digits; None: not known
     largest: int | None = None  # number in its problems; None: not known
 
 
