@@ -150,6 +150,13 @@ def test_the_output_tells_bin_strategy_and_why() -> None:
     assert 0 < told["difficulty"] < 1
 
 
+def test_a_budget_that_was_not_fitted_is_told() -> None:
+    one_bin = always("best-of-n", probe=0)
+    for n, told in ((16, ", by"), (15, ", the nearest that was tried, by")):
+        why = run(Auto(n, one_bin))[0].settings["why"]
+        assert why.startswith(f"the best at a budget of 16{told}")
+
+
 def test_easy_and_hard_problems_are_told_apart() -> None:
     easy, hard = (
         [run(Auto(16), f"{i} p={chance}")[0].settings["bin"] for i in range(12)]

@@ -160,6 +160,17 @@ def test_nowhere_keeps_nothing() -> None:
 # --- runs -----------------------------------------------------------------------------------------
 
 
+def test_the_last_run_is_one_whose_steps_are_kept(file: Path) -> None:
+    with Store(file) as store:
+        engine = Engine(SimGenerator(), SimVerifier(), budget=2)
+        assert store.last_run() is None
+        shown, failed = (store.begin_run(Problem(q), engine, BestOfN(2), SIM) for q in "ab")
+        store.finish_run(shown, solve(Problem("a"), engine, BestOfN(2), SIM), SIM, tree="{}")
+        assert {run.id for run in store.runs(5)} == {shown, failed}
+        assert (last := store.last_run()) is not None
+        assert last.id == shown
+
+
 def test_a_run(file: Path) -> None:
     with Store(file) as store:
         engine = Engine(SimGenerator(), SimVerifier(), seed=7, budget=4)

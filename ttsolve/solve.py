@@ -175,7 +175,7 @@ def unknown_words(
     space before it), and cuts every other word into pieces. A question without any word is none of
     its sentences: it is named whole.
     """
-    words = WORD.findall(question)
+    words = dict.fromkeys(WORD.findall(question))
     found = [w for w in words if min(len(tokenize(w)), len(tokenize(f" {w}"))) > 1]
     if world and world.largest is not None:
         # By their digits first: of very many, `int` would refuse to make a number.
