@@ -20,6 +20,7 @@ COLUMNS = (
     "id, asked, status, problem, problem_id, reference, pair, strategy, settings, seed, budget, "
     "answer, share, correct, error, votes, bill, tree"
 )
+LATEST = "ORDER BY asked DESC, id DESC LIMIT ?"
 OF_SESSION = """
 JOIN session_runs ON run = id WHERE session = (SELECT id FROM sessions WHERE name = ?)
 ORDER BY place DESC LIMIT ?
@@ -69,14 +70,14 @@ class HistoryStore(StoreFile):
 
     def last_run(self) -> Run | None:
         """The run that was asked for last, of those whose steps are kept."""
-        found = self._runs("WHERE tree IS NOT NULL ORDER BY asked DESC, id DESC LIMIT 1", [])
+        found = self._runs(f"WHERE tree IS NOT NULL {LATEST}", [1])
         return next(iter(found), None)
 
     def runs(self, limit: int, session: str | None = None) -> list[Run]:
         """The runs that were asked for last, of all or of one session, the last first."""
         if session is not None:
             return self._runs(OF_SESSION, [session, limit])
-        return self._runs("ORDER BY asked DESC, id DESC LIMIT ?", [limit])
+        return self._runs(LATEST, [limit])
 
     def unknown_words(self, question: str, generator: str) -> list[str] | None:
         """What an earlier run noted of the question's words; None: none did."""
