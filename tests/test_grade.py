@@ -56,6 +56,7 @@ def test_countdown_lost(answer):
 def test_each_number_as_often_as_it_is_given():
     assert countdown("24: 4 7 8 8", "(7 - 8 / 8) * 4")
     assert not countdown("24: 4 6 8 8", "4 * 6 * 8 / 8 * 8 / 8")
+    assert not countdown("24: 5 5 5 5 24", "24 + 5 / (5 / (5 - 5))")  # divides by zero
     assert not countdown("24: 3 8 8", "3 * 8")
     assert countdown("5: 5", "5")
     assert not countdown("0: 8 8 4", "4 / (8 - 8)")

@@ -156,9 +156,20 @@ def _negative(node: Node) -> Node:
     return -node if isinstance(node, Fraction) else Sum(tuple(_spread(-1, node, Sum)))
 
 
+def _has_value(node: Node) -> bool:
+    try:
+        value(node)
+    except ZeroDivisionError:
+        return False
+    return True
+
+
 def _spread(sign: int, node: Node, kind: type[Sum] | type[Product]) -> Iterator[tuple[int, Node]]:
-    """The node as parts of a larger one: a - (b - c) is a - b + c, a / (b / c) is a / b * c."""
-    if isinstance(node, kind):
+    """The node as parts of a larger one: a - (b - c) is a - b + c, a / (b / c) is a / b * c.
+
+    A divisor without a value stays whole: with c = 0, a / b * c would have one.
+    """
+    if isinstance(node, kind) and (kind is Sum or sign > 0 or _has_value(node)):
         yield from ((sign * own, part) for own, part in _parts(node))
     elif kind is Sum and isinstance(node, Fraction) and node < 0:
         yield -sign, -node
