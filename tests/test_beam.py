@@ -1,17 +1,20 @@
-"""Beam search, lookahead and diverse trees in worlds that are drawn, so that the eye can check."""
+"""Searches against the verifier in worlds that are drawn, so that the eye can check."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ttsolve.core import Problem
 from ttsolve.engine import Engine
 from ttsolve.engines.sim import SimGenerator, SimVerifier
 from ttsolve.errors import UsageError
 from ttsolve.solve import SIM, solve
-from ttsolve.strategies import BeamSearch, Dvts, Lookahead, Strategy, strategy_named
+from ttsolve.strategies import BeamSearch, Dvts, Lookahead, Rebase, Strategy, strategy_named
+from ttsolve.strategies.rebase import shares
 from world_maker import World
 
 PROBLEM = Problem("which way")
@@ -206,7 +209,44 @@ def test_the_places_of_diverse_trees(n: int, width: int, sizes: list[int]) -> No
     assert list(Counter(world.rounds[1]).values()) == sizes  # each tree's best first step
 
 
-@pytest.mark.parametrize("name", ["beam", "lookahead", "dvts"])
+def test_a_balanced_search_goes_on_where_the_verifier_believes_in_it() -> None:
+    candidates, world = run(Rebase(4), THREE_LEVELS)
+    assert world.rounds == [
+        ["", "", "", ""],  # gives a, b, k, l: of four places 1.6, 1.3, 0.7 and 0.4
+        ["a", "a", "b", "k"],  # gives c, g, d, z; z ends, the others are worth 1.1, 0.2 and 1.7
+        ["a c", "b d", "b d"],
+    ]
+    assert candidates == ["k z", "a c e", "b d h", "b d i"]
+
+
+def test_a_balanced_search_is_narrow_where_one_step_stands_out() -> None:
+    drawing = "".join(f"{i} 0.00{i}\n  a 0.5\n" for i in range(1, 8)) + "8 0.9\n  a 0.5\n"
+    assert set(run(Rebase(8), drawing)[1].rounds[1]) == {"8"}
+    assert set(run(Rebase(8), drawing.replace("0.9", "0.008"))[1].rounds[1]) > {"5", "6", "7", "8"}
+
+
+def test_a_step_that_is_sampled_often_has_many_places_and_votes() -> None:
+    candidates, world = run(Rebase(4), COPIES)
+    assert world.rounds[1] == ["a", "a", "a", "b"]
+    assert candidates == ["a A", "a A", "a A", "b B"]
+
+
+def test_an_ended_beam_keeps_its_place_in_a_balanced_search() -> None:
+    candidates, world = run(Rebase(4), UNEVEN)
+    assert [len(prefixes) for prefixes in world.rounds] == [4, 2, 1]
+    assert candidates == ["Answer: 1", "Answer: 1", "d Answer: 2", "a b c"]
+
+
+@given(st.integers(1, 300), st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_places_are_shared_out_in_proportion(places: int, scores: list[float]) -> None:
+    given = shares(places, scores)
+    assert sum(given) == places
+    total = sum(scores)
+    for n, score in zip(given, scores, strict=True):
+        assert abs(n - places * (score / total if total else 1 / len(scores))) < 1 + 1e-6
+
+
+@pytest.mark.parametrize("name", ["beam", "lookahead", "dvts", "rebase"])
 def test_a_stopped_search_brings_back_what_there_is(name: str) -> None:
     engine = Engine(SimGenerator(), SimVerifier())
 
@@ -246,6 +286,7 @@ def test_a_budget_pays_for_beams_and_their_rollouts(budget: int, k: int, n: int)
     [
         ("beam", {"widht": "4"}, "'beam' has no setting 'widht': use width, lookahead or rounds."),
         ("dvts", {"lookahead": "1"}, "'dvts' has no setting 'lookahead': use width or rounds."),
+        ("rebase", {"width": "4"}, "'rebase' has no setting 'width': use rounds."),
         ("beam", {"n": "4"}, "'beam' has no setting 'n': use width"),
         ("majority", {"width": "4"}, "'majority' has no setting 'width': it has none"),
         ("beam", {"width": "four"}, "width=four is not possible: give a whole number, 0 or more."),
@@ -255,7 +296,7 @@ def test_a_budget_pays_for_beams_and_their_rollouts(budget: int, k: int, n: int)
         ("beam", {"rounds": "0"}, "rounds=0 is not possible: give a whole number, 1 or more."),
         ("lookahead", {"lookahead": "-1"}, "lookahead=-1 is not possible"),
         ("lookahead", {"lookahead": "16"}, "takes 17 units a beam: give a budget of 17 or more"),
-        ("beems", {}, "use best-of-n, majority, beam, lookahead, dvts or revisions."),
+        ("beems", {}, "use best-of-n, majority, beam, lookahead, dvts, rebase or revisions."),
     ],
 )
 def test_wrong_settings_are_told_the_right_ones(
@@ -272,7 +313,7 @@ def test_impossible_searches_cannot_be_made() -> None:
             kind(**values)
 
 
-@pytest.mark.parametrize("name", ["beam", "lookahead", "dvts"])
+@pytest.mark.parametrize("name", ["beam", "lookahead", "dvts", "rebase"])
 def test_without_a_verifier_there_is_no_search(name: str) -> None:
     with pytest.raises(UsageError, match="ranks steps by a verifier, and the pair 'sim' has none"):
         solve(PROBLEM, Engine(SimGenerator()), strategy_named(name, 4), SIM)

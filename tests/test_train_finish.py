@@ -11,12 +11,15 @@ pytest.importorskip("tokenizers", reason="training needs the `train` extra")
 pytest.importorskip("regex", reason="training needs the `train` extra")
 
 from train_maker import wild, wild_model, write_tokenizer
+from ttsolve.core import Problem, Solution, Step
 from ttsolve.engine import Sampling
 from ttsolve.errors import UsageError
 from ttsolve.pair import load_pair, write_pair
+from ttsolve.train.compare import compare_verifiers
 from ttsolve.train.export import export_gguf, export_onnx
 from ttsolve.train.finish import export_pair
 from ttsolve.train.model import RewardModel
+from ttsolve.train.pool_file import line_of
 
 
 @pytest.fixture
@@ -68,3 +71,26 @@ def test_what_was_not_trained_yet_is_named(work, tmp_path) -> None:
     (work / "verifier.onnx").unlink()
     with pytest.raises(UsageError, match=r"verifier\.onnx: run `ttsolve train prm "):
         export_pair(work, tmp_path / "mine", Sampling())
+
+
+def test_verifiers_are_compared_on_the_same_samples(work, tmp_path) -> None:
+    problem = Problem("What is 1 + 1?", "2", subject="coins", level=1)
+    samples = [
+        Solution(problem, (Step(f"{n} = {n}\n", 4), Step(f"Answer: {n}\n", 3)), "stop")
+        for n in (1, 2, 3, 2)
+    ]
+    with pytest.raises(UsageError, match=r"pool-test\.jsonl: `ttsolve train measure` draws"):
+        compare_verifiers(work, "test", [work / "verifier.onnx"], None, print)
+    rows = line_of(problem, [(0, s) for s in samples])
+    (work / "pool-test.jsonl").write_text(rows * 2, encoding="utf-8")
+    other = tmp_path / "other.onnx"
+    model = wild_model(work / "tokenizer.json")
+    export_onnx(wild(RewardModel(model), seed=5), work / "tokenizer.json", other)
+    table = compare_verifiers(work, "test", [work / "verifier.onnx", other], 1, print)
+    head, _, *body = (line.strip("| ").split(" | ") for line in table.splitlines())
+    assert head == ["1 problems", str(work / "verifier.onnx"), str(other)]
+    cells = {name: values for name, *values in body}
+    assert all(value.endswith("n=1") for value in cells["AUC within problems, choice subjects"])
+    assert len(set(cells["AUC of step 1"])) == 2  # they differ
+    assert cells["weighted vote at 4"][0] in ("0.000 [0.000, 0.000]", "1.000 [1.000, 1.000]")
+    assert "its lead over the first, best at 4" in cells

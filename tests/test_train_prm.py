@@ -87,7 +87,7 @@ def test_too_few_questions_are_refused(questions: int) -> None:
 
 # --- rows ---------------------------------------------------------------------------------------
 
-MANY = [made(f"q{n % 50}", 20 + 37 * n % 90, n % 2 == 0, 1 + n % 3, n) for n in range(120)]
+MANY = [made(f"q{n % 50}", 20 + 37 * n % 90, n % 2 == 0, 1 + n % 3, n) for n in range(160)]
 
 
 def test_packing_loses_nothing_and_overflows_nowhere() -> None:
@@ -100,7 +100,7 @@ def test_packing_loses_nothing_and_overflows_nowhere() -> None:
 
 def test_a_solution_goes_into_the_fullest_row_it_fits() -> None:
     a, b, c, d = (made("q", size) for size in (100, 150, 40, 90))
-    assert pack([a, b, c, d]) == [[a, d], [b, c]]
+    assert pack([a, b, c, d], 240) == [[a, d], [b, c]]
 
 
 def test_tensors_put_labels_at_marks() -> None:

@@ -177,6 +177,9 @@ def test_a_trajectory_is_read_as_one_text(tokenizer) -> None:
     asked = "What is 1?\n"
     assert text == f"{asked}Answer: 2\n{asked}Answer: 3\n{asked}2 - 1 = 1\nAnswer: 1\n"
     assert tokenizer.decode(list(made.tokens[made.target :])) == one.target
+    length = made.target - made.asked[-1]
+    again = [tokenizer.decode(list(made.tokens[n : n + length])) for n in made.asked]
+    assert again == [asked, asked]
 
 
 def test_the_oldest_attempts_go_where_they_do_not_fit(tokenizer) -> None:
@@ -188,7 +191,14 @@ def test_the_oldest_attempts_go_where_they_do_not_fit(tokenizer) -> None:
     assert long[0] not in text
 
 
-def test_the_loss_is_on_the_target_alone() -> None:
+def test_the_loss_is_on_the_target_and_on_questions_that_are_asked_again() -> None:
+    chain = Document((1, 5, 6, 7, 8, 5, 6, 9, 5, 6, 4, 3), 10, "q", asked=(5, 8))
+    for again, where in ((1.0, {5, 6, 8, 9, 10, 11}), (0.0, {10, 11})):
+        weights = tensors([[chain]], again)[-1][0].tolist()
+        assert {i for i, weight in enumerate(weights) if weight} == where
+
+
+def test_the_loss_of_first_attempts_is_on_the_target_alone() -> None:
     one, two = Document((1, 5, 6, 7, 8, 2), 4, "q"), Document((1, 9, 2), 2, "r")
     ids, places, numbers, weights = (t[0].tolist() for t in tensors([[one, two]]))
     rest = [0] * (ROW - 9)

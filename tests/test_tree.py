@@ -253,4 +253,6 @@ def test_the_live_line_of_a_search_on_a_terminal(monkeypatch: pytest.MonkeyPatch
 
 def test_only_searches_have_rounds() -> None:
     kinds = {name: type(live_line(strategy_named(name, 4), 4, "Answer:")) for name in STRATEGIES}
-    assert [name for name in kinds if kinds[name] is SearchLine] == ["beam", "lookahead", "dvts"]
+    assert [name for name in kinds if kinds[name] is SearchLine] == [
+        *("beam", "lookahead", "dvts", "rebase")
+    ]

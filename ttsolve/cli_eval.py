@@ -59,11 +59,11 @@ SWEEP = tuple(  # the paper's section 5.3, and what came after it
     text
     for text in (
         *("best-of-n", "majority", "beam", "beam:width=4"),
-        *("lookahead", "lookahead:lookahead=3,width=4", "dvts:width=4"),
+        *("lookahead", "lookahead:lookahead=3,width=4", "dvts:width=4", "rebase"),
     )
     if text.partition(":")[0] in STRATEGIES
 )
-SHORT = ("best-of-n", "majority", "beam:width=4", Auto.name)
+SHORT = ("best-of-n", "majority", "beam:width=4", "rebase", Auto.name)
 
 
 def evaluate(

@@ -24,6 +24,7 @@ from ttsolve.grid import Grid, ratios
 from ttsolve.measure import Floats
 
 LOOKAHEAD = "lookahead:lookahead=3,width=4"
+REBASE = "rebase"  # not the paper's, but among what its compute-optimal strategy may choose from
 GREEDY = Grid((MAJORITY,), (1,))  # of a larger generator, at temperature 0
 CHAINS = 4  # side by side, at least: what one chain does is luck
 
@@ -48,13 +49,15 @@ def revised(*budgets: int) -> Grid:
 
 
 QUICK = Plan(
-    problems=150,
-    search=Grid((BEST, MAJORITY, BEAM, LOOKAHEAD, AUTO), (1, 4, 16, 64)),
+    problems=80,
+    search=Grid((BEST, MAJORITY, BEAM, REBASE, LOOKAHEAD, AUTO), (1, 4, 16, 64)),
     revisions=(revised(4, 16), Grid((ratio_name(4, 1),), (64,))),
 )
 FULL = Plan(
     problems=None,
-    search=Grid((BEST, MAJORITY, "beam", BEAM, "lookahead", LOOKAHEAD, AUTO), (1, 4, 16, 64, 256)),
+    search=Grid(
+        (BEST, MAJORITY, "beam", BEAM, REBASE, "lookahead", LOOKAHEAD, AUTO), (1, 4, 16, 64, 256)
+    ),
     revisions=(
         revised(4, 16, 64),
         Grid(tuple(ratio_name(*r) for r in ((1, 256), (1, 16), (1, 1), (16, 1), (256, 1))), (256,)),

@@ -192,12 +192,16 @@ def coins(rng: random.Random, level: int) -> Draft:
     return Draft(question, lines, answer, key=f"coins {answer}")
 
 
-CHILDREN = ("Ada", "Ben", "Cleo")  # whose problems a sheet holds, one each
-SHEETS = ((2, 2), (3, 1), (2, 3), (3, 2), (3, 3))  # how many problems, and their level
+CHILDREN = ("Ada", "Ben", "Cleo", "Dan", "Eva")  # whose problems a sheet holds, one each
+SHEETS = ((2, 2), (3, 2), (4, 2), (4, 3), (5, 3))  # how many problems, and their level
 
 
 def worksheets(rng: random.Random, level: int) -> Draft:
-    """Several problems on one sheet, worked in turn: the sheet is right where all of them are."""
+    """Several problems on one sheet, each worked in a line: the sheet is right where all are.
+
+    The one long chain of PocketMath: a line's worth shows at its end, and one wrong line spoils
+    all, so that whole solutions are seldom right and a search that drops wrong lines is.
+    """
     count, difficulty = SHEETS[level - 1]
     parts = [_on_a_sheet(rng, difficulty)]
     while len(parts) < count:  # all of one split: no part of a sheet is a problem of another's
@@ -205,9 +209,7 @@ def worksheets(rng: random.Random, level: int) -> Draft:
         if split_of(str(part.key)) == split_of(str(parts[0].key)):
             parts.append(part)
     named = list(zip(CHILDREN, parts, strict=False))
-    lines = [
-        line for child, part in named for line in (f"{child}: {part.lines[0]}", *part.lines[1:])
-    ]
+    lines = [f"{child}: {'. '.join(part.lines)}" for child, part in named]
     question = " ".join(f"{child}: {part.question}" for child, part in named)
     return Draft(question, lines, "; ".join(part.answer for part in parts), key=parts[0].key)
 

@@ -1,8 +1,8 @@
 """The `ttsolve train` commands: parse, and call the functions of `ttsolve.train`.
 
 All of them work in one folder, in this order: data, generator, labels, prm; revisions-data,
-reviser, chains, revision-verifier; export, measure. Each goes on where it stopped when it is run
-again.
+reviser, chains, revision-verifier; export, measure, compare. Each goes on where it stopped when it
+is run again.
 """
 
 from __future__ import annotations
@@ -300,6 +300,25 @@ def measure(
         from ttsolve.train.finish import measure_pair
 
         measure_pair(pair, work, samples, hands, render.progress)
+
+
+@train.command()
+def compare(
+    work: Work,
+    verifiers: Annotated[list[Path], typer.Argument(help="Verifiers (ONNX), the first ahead.")],
+    split: Annotated[
+        str, typer.Option(help="Which samples of `train measure`: test, game24 or slips.")
+    ] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first problems alone.")] = None,
+) -> None:
+    """Compare verifiers on the same samples.
+
+    AUC within problems, by step, and votes, as Markdown; of the others the lead over the first.
+    """
+    with _extra():
+        from ttsolve.train.compare import compare_verifiers
+
+        render.line(compare_verifiers(work, split, verifiers, limit, render.progress))
 
 
 @train.command("measure-reviser")

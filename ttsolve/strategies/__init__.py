@@ -16,6 +16,7 @@ from ttsolve.errors import UsageError
 from ttsolve.strategies.beam import BeamSearch, Lookahead
 from ttsolve.strategies.best_of_n import BestOfN, Majority
 from ttsolve.strategies.dvts import Dvts
+from ttsolve.strategies.rebase import Rebase
 from ttsolve.strategies.revisions import Revisions
 from ttsolve.strategies.settings import one_of, read_settings
 
@@ -37,7 +38,11 @@ class Strategy(Protocol):
         ...
 
 
-ALL: tuple[type[Strategy], ...] = (BestOfN, Majority, BeamSearch, Lookahead, Dvts, Revisions)
+ALL: tuple[type[Strategy], ...] = (
+    *(BestOfN, Majority),
+    *(BeamSearch, Lookahead, Dvts, Rebase),
+    Revisions,
+)
 STRATEGIES = {strategy.name: strategy for strategy in ALL}
 
 
@@ -62,6 +67,7 @@ __all__ = [
     "Dvts",
     "Lookahead",
     "Majority",
+    "Rebase",
     "Revisions",
     "Strategy",
     "one_of",

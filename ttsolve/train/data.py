@@ -24,8 +24,9 @@ SEEDS: dict[Split, int] = {"test": 2024, "calibration": 2025}
 IN_VAIN = 2000  # problems in a row that are not new, before one gives up
 
 
-# Search pays where a step is a choice: four of five problems of the splits are of that kind.
-SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0, "worksheets": 10.0}
+# Search pays where a step is a choice, and most where many follow each other: seven of eight
+# problems of the splits are of the first kind, over half are worksheets.
+SHARES = {"countdown": 6.0, "subsets": 4.0, "coins": 4.0, "worksheets": 24.0}
 # More of what the generator gets wrong in many ways.
 LABEL_SHARES = dict.fromkeys(LOCAL, 1.0) | {
     "countdown": 6.0,

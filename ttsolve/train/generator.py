@@ -180,7 +180,7 @@ def greedy_accuracy(model: LanguageModel, tokenizer: Tokenizer, tests: list[Exer
 
 
 def greedy(
-    model: LanguageModel, tokenizer: Tokenizer, questions: list[str], limit: int = 200
+    model: LanguageModel, tokenizer: Tokenizer, questions: list[str], limit: int = 300
 ) -> list[str]:
     """Solutions at temperature 0."""
     bos, _ = special_ids(tokenizer)

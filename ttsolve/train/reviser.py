@@ -1,8 +1,10 @@
 """Train a reviser: a generator's LM goes on learning, from trajectories (paper section 6.1).
 
-The loss is on the right attempt alone. Held-out loss says little of how well a model revises, for
-the wrong attempts it then sees are its own: so at every look chains are sampled for held-out
-questions, and the checkpoint whose revisions are right most often is kept.
+The loss is on the right attempt, and on the question wherever it is asked again. The second is not
+in the paper: a small LM of single problems has never copied anything that long, and learns from it
+to look back, which the right attempts alone hardly taught it. Held-out loss says little of how well
+a model revises, for the wrong attempts it then sees are its own: so at every look chains are
+sampled for held-out questions, and the checkpoint whose revisions are right most often is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +85,7 @@ class Progress:
 
     step: int
     steps: int
-    loss: float  # nats per token of right attempts, mean since the last report
+    loss: float  # nats per token of right attempts and questions again, mean since the last report
     rate: float  # tokens per second
     look: Look | None
 
@@ -121,6 +123,7 @@ class Document:
     tokens: tuple[int, ...]
     target: int  # where the target begins
     question: str
+    asked: tuple[int, ...] = ()  # where the question begins, each time but the first
 
 
 def train_reviser(
@@ -190,15 +193,23 @@ def document(trajectory: Trajectory, tokenizer: Tokenizer) -> Document:
     while context and 1 + sum(map(len, context)) + len(question) + len(target) > ROW:
         context.pop(0)
     before = [bos, *(token for attempt in context for token in attempt), *question]
-    return Document((*before, *target), len(before), trajectory.question)
+    asked = tuple(1 + n for n in accumulate(map(len, context)))
+    return Document((*before, *target), len(before), trajectory.question, asked)
 
 
-def tensors(rows: Sequence[Sequence[Document]]) -> tuple[Tensor, ...]:
-    """ids, positions, document numbers, weights in the loss; [rows, ROW] each."""
+def tensors(rows: Sequence[Sequence[Document]], again: float = 1.0) -> tuple[Tensor, ...]:
+    """ids, positions, document numbers, weights in the loss; [rows, ROW] each.
+
+    again: what a token of a question that is asked again weighs; one of the target weighs 1.
+    """
     arrays, begun = laid_out(rows, ROW)
     weights = np.zeros((len(rows), ROW), dtype=np.float32)
     for row, first, document in begun:
         weights[row, first + document.target : first + len(document.tokens)] = 1.0
+        if document.asked:
+            length = document.target - document.asked[-1]
+            for start in document.asked:
+                weights[row, first + start : first + start + length] = again
     return tuple(torch.from_numpy(x) for x in (*arrays, weights))
 
 
@@ -216,7 +227,7 @@ def look(
     rows = pack(held_out, ROW)
     total = weight = 0.0
     for group in _grouped(rows, 16):
-        batch = tuple(t.to(device) for t in tensors(group))
+        batch = tuple(t.to(device) for t in tensors(group, again=0.0))
         share = float(batch[-1].sum())
         total += float(row_loss(model, *batch)) * share
         weight += share

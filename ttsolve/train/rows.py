@@ -12,7 +12,7 @@ from ttsolve.pocketmath import Exercise, exercises
 from ttsolve.train.shards import SHARDS
 from ttsolve.train.tokenizer import special_ids
 
-ROW = 240  # tokens
+ROW = 400  # tokens; the longest worksheets have about as many
 QUESTION_WEIGHT = 0.1  # of a question's token in the loss; a solution's weighs 1
 WAITING = 12  # documents that may wait for a row with more room
 

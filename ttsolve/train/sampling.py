@@ -24,7 +24,7 @@ def sample(
     min_p: float = 0.0,
     dice: torch.Generator | None = None,
     done: Callable[[list[int]], bool] = lambda ids: False,
-    limit: int = 200,
+    limit: int = 300,
 ) -> list[list[int]]:
     """What the model says behind each prompt, without EOS; temperature 0 is greedy.
 

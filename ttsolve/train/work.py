@@ -15,7 +15,7 @@ from ttsolve.train.labels import Drawing
 Say = Callable[[str], None]
 
 PROMPT = PromptFormat(full_stop=True)
-SAMPLING = Sampling(max_tokens=200)
+SAMPLING = Sampling(max_tokens=300)
 # Local subjects go wrong by slips, and at a pair's own sampling few slips are left to find.
 WILD = replace(SAMPLING, temperature=2.0, min_p=0.001)
 WORLD = World(
