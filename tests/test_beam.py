@@ -14,7 +14,7 @@ from ttsolve.engines.sim import SimGenerator, SimVerifier
 from ttsolve.errors import UsageError
 from ttsolve.solve import SIM, solve
 from ttsolve.strategies import BeamSearch, Dvts, Lookahead, Rebase, Strategy, strategy_named
-from ttsolve.strategies.rebase import shares
+from ttsolve.strategies.beam import shares
 from world_maker import World
 
 PROBLEM = Problem("which way")

@@ -119,7 +119,7 @@ def _by_fifths(
 
 def _cell(rates: Floats, seed: int) -> str:
     """Their mean and its interval; n stands above the table."""
-    return str(mean(rates, seed)).rpartition(",")[0]
+    return mean(rates, seed).brief
 
 
 def _votes(

@@ -44,8 +44,13 @@ class Estimate:
     high: float
     n: int
 
+    @property
+    def brief(self) -> str:
+        """The value and its interval alone, for tables that tell n elsewhere."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n}"
+        return f"{self.brief}, n={self.n}"
 
 
 # --- intervals --------------------------------------------------------------------------------

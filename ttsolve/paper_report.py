@@ -100,10 +100,9 @@ def points_section(e: Evidence) -> Section:
     rows = []
     for (name, budget), rates in sorted(e.table.rates.items(), key=lambda item: item[0][::-1]):
         value, cell = mean(rates), (name, budget)
-        interval = f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
         tokens = f"{e.table.costs[cell].mean():,.0f}"
         seconds = (f"{e.table.seconds[cell].mean():.2f}",) if e.timed else ()
-        rows.append((str(budget), name, interval, str(value.n), tokens, *seconds))
+        rows.append((str(budget), name, value.brief, str(value.n), tokens, *seconds))
     head = ("budget", "strategy", "right, 95 % interval", "n", "tokens", *(("seconds",) * e.timed))
     note = "Tokens are those generated and those verified, a problem. "
     note += (

@@ -96,7 +96,24 @@ def best(beams: Sequence[Solution], count: int, values: Sequence[float]) -> list
     return [beams[i] for i in order[: max(1, count)]]
 
 
-def shared_out(places: int, beams: Sequence[Solution]) -> list[Solution]:
-    """The beams in turn, each as often as the others, or once more where places are left over."""
-    whole, more = divmod(places, len(beams))
-    return [beam for i, beam in enumerate(beams) for _ in range(whole + (i < more))]
+def shared_out(
+    places: int, beams: Sequence[Solution], weights: Sequence[float] = ()
+) -> list[Solution]:
+    """The beams in turn, each as often as its share of the places; no weights: all alike."""
+    each = shares(places, weights or [1.0] * len(beams))
+    return [beam for beam, n in zip(beams, each, strict=True) for _ in range(n)]
+
+
+def shares(places: int, weights: Sequence[float]) -> list[int]:
+    """The places in proportion to the weights: whole parts, then the largest remainders.
+
+    Of equal remainders the higher weight wins, then the first; where all weights are 0 all share
+    alike.
+    """
+    total = math.fsum(weights)
+    wanted = [places * (w / total if total else 1 / len(weights)) for w in weights]
+    given = [math.floor(w) for w in wanted]
+    order = sorted(range(len(weights)), key=lambda i: (given[i] - wanted[i], -weights[i]))
+    for i in order[: places - sum(given)]:
+        given[i] += 1
+    return given

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from ttsolve.core import Problem, Solution
 from ttsolve.engine import Engine
+from ttsolve.strategies.beam import shared_out
 from ttsolve.strategies.settings import check, setting
 
 
@@ -44,27 +43,11 @@ class Rebase:
             beams = [beam for beam in beams if not beam.done]
             if not beams:
                 break
-            places = shares(len(beams), [beam.scores[-1] for beam in beams])
-            beams = [beam for beam, n in zip(beams, places, strict=True) for _ in range(n)]
-            beams = engine.sample(beams, steps=1)
+            scores = [beam.scores[-1] for beam in beams]
+            beams = engine.sample(shared_out(len(beams), beams, scores), steps=1)
         return ended + engine.score(engine.sample(beams))
 
     @classmethod
     def sized(cls, budget: int, **settings: int) -> Self:
         """The search of as many beams as there are units."""
         return cls(budget, **settings)
-
-
-def shares(places: int, scores: Sequence[float]) -> list[int]:
-    """The places in proportion to the scores: whole parts, then the largest remainders.
-
-    Of equal remainders the higher score wins, then the first; where all scores are 0 all share
-    alike.
-    """
-    total = math.fsum(scores)
-    wanted = [places * (s / total if total else 1 / len(scores)) for s in scores]
-    given = [math.floor(w) for w in wanted]
-    order = sorted(range(len(scores)), key=lambda i: (given[i] - wanted[i], -scores[i]))
-    for i in order[: places - sum(given)]:
-        given[i] += 1
-    return given

@@ -183,14 +183,9 @@ def _aggregations(rows: Sequence[dict[str, Any]]) -> str:
 def _by_n(rows: Sequence[dict[str, Any]], heads: Mapping[str, str]) -> str:
     """A row for each N, a column for each head."""
     body = "".join(
-        f"| {row['n']} | " + " | ".join(brief(row[key]) for key in heads) + " |\n" for row in rows
+        f"| {row['n']} | " + " | ".join(row[key].brief for key in heads) + " |\n" for row in rows
     )
     return f"| N | {' | '.join(heads.values())} |\n|---|{'---|' * len(heads)}\n{body}"
-
-
-def brief(e: Estimate) -> str:
-    """The value and its interval alone."""
-    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
 
 
 def _subjects(test: dict[str, Any]) -> str:

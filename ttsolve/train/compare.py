@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from ttsolve import measure
 from ttsolve.engines.onnx_prm import OnnxVerifier
 from ttsolve.errors import UsageError
-from ttsolve.measure import Method, Pool
-from ttsolve.train.card import brief
+from ttsolve.measure import Floats, Method, Pool
 from ttsolve.train.figures import by_kind, scored_pool
-from ttsolve.train.pool_file import Drawn, read_pool
+from ttsolve.train.pool_file import read_pool
 from ttsolve.train.work import PROMPT, Say, needed
 
 BUDGETS = (4, 16, 64)
 VOTES: tuple[Method, ...] = ("weighted", "best")
 STEPS = 6  # the first ones
-Row = tuple[str, str]
+Rates = dict[tuple[Method, int], Floats]  # of each vote: how often it is right, a problem
 
 
 def compare_verifiers(
@@ -42,35 +41,43 @@ def compare_verifiers(
             "draws them."
         )
     columns: list[dict[str, str]] = []
-    first: list[Pool] = []
+    first: Rates = {}
     for file in verifiers:
         say(f"{file} scores the samples of {len(drawn)} problems")
         verifier = OnnxVerifier(file, tokenizer, PROMPT)
         pools = [scored_pool(d, verifier) for d in drawn]
-        first = first or pools
-        columns.append(dict(_figures(pools, first)))
-    return _table(drawn, verifiers, columns)
-
-
-def _figures(pools: Sequence[Pool], first: Sequence[Pool]) -> Iterator[Row]:
-    for kind, some in by_kind(pools).items():
-        yield f"AUC within problems, {kind} subjects", str(measure.auc(some))
-    for number, area in enumerate(measure.auc_by_step(pools)[:STEPS], 1):
-        yield f"AUC of step {number}", str(area)
-    for how in VOTES:
-        for n in (n for n in BUDGETS if n <= min(len(p.right) for p in pools)):
-            rates = measure.vote_rates(pools, how, n)
-            yield f"{how} vote at {n}", brief(measure.mean(rates))
-            if pools is not first:
-                lead = measure.paired(rates, measure.vote_rates(first, how, n))
-                yield f"its lead over the first, {how} at {n}", brief(lead)
-
-
-def _table(
-    drawn: Sequence[Drawn], verifiers: Sequence[Path], columns: Sequence[dict[str, str]]
-) -> str:
-    names = list(dict.fromkeys(name for column in columns for name in column))
+        votes = _votes(pools)
+        columns.append(_areas(pools) | _accuracies(votes, first))
+        first = first or votes
+    names = dict.fromkeys(name for column in columns for name in column)
     heads = [f"{len(drawn)} problems", *map(str, verifiers)]
     rows = [heads, ["---"] * len(heads)]
     rows += [[name, *(column.get(name, "") for column in columns)] for name in names]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _areas(pools: Sequence[Pool]) -> dict[str, str]:
+    areas = {
+        f"AUC within problems, {k} subjects": measure.auc(v) for k, v in by_kind(pools).items()
+    }
+    steps = enumerate(measure.auc_by_step(pools)[:STEPS], 1)
+    areas |= {f"AUC of step {number}": area for number, area in steps}
+    return {name: str(area) for name, area in areas.items()}
+
+
+def _votes(pools: Sequence[Pool]) -> Rates:
+    size = min(len(p.right) for p in pools)
+    return {
+        (how, n): measure.vote_rates(pools, how, n) for how in VOTES for n in BUDGETS if n <= size
+    }
+
+
+def _accuracies(votes: Rates, first: Rates) -> dict[str, str]:
+    """Every vote, and where another verifier came first its lead over that one's."""
+    cells: dict[str, str] = {}
+    for (how, n), rates in votes.items():
+        cells[f"{how} vote at {n}"] = measure.mean(rates).brief
+        if first:
+            lead = measure.paired(rates, first[how, n])
+            cells[f"its lead over the first, {how} at {n}"] = lead.brief
+    return cells

@@ -31,6 +31,7 @@ from ttsolve.train.rows import ROW, Rows, row_mask
 from ttsolve.train.sampling import sample
 from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer, special_ids
+from ttsolve.train.work import SAMPLING
 
 # The hardest to learn are seen more often than the rest.
 EMPHASIS = {"countdown": 5.0, "quantities": 5.0, "worksheets": 5.0, "pairs": 2.0, "remainders": 2.0}
@@ -180,7 +181,10 @@ def greedy_accuracy(model: LanguageModel, tokenizer: Tokenizer, tests: list[Exer
 
 
 def greedy(
-    model: LanguageModel, tokenizer: Tokenizer, questions: list[str], limit: int = 300
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    questions: list[str],
+    limit: int = SAMPLING.max_tokens,
 ) -> list[str]:
     """Solutions at temperature 0."""
     bos, _ = special_ids(tokenizer)

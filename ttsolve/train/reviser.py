@@ -1,8 +1,8 @@
 """Train a reviser: a generator's LM goes on learning, from trajectories (paper section 6.1).
 
 The loss is on the right attempt, and on the question wherever it is asked again. The second is not
-in the paper: a small LM of single problems has never copied anything that long, and learns from it
-to look back, which the right attempts alone hardly taught it. Held-out loss says little of how well
+in the paper: a small LM of single problems has never copied anything that long, and a question that
+is asked again is the plainest lesson in it. Held-out loss says little of how well
 a model revises, for the wrong attempts it then sees are its own: so at every look chains are
 sampled for held-out questions, and the checkpoint whose revisions are right most often is kept.
 """
@@ -206,10 +206,9 @@ def tensors(rows: Sequence[Sequence[Document]], again: float = 1.0) -> tuple[Ten
     weights = np.zeros((len(rows), ROW), dtype=np.float32)
     for row, first, document in begun:
         weights[row, first + document.target : first + len(document.tokens)] = 1.0
-        if document.asked:
+        for start in document.asked:
             length = document.target - document.asked[-1]
-            for start in document.asked:
-                weights[row, first + start : first + start + length] = again
+            weights[row, first + start : first + start + length] = again
     return tuple(torch.from_numpy(x) for x in (*arrays, weights))
 
 

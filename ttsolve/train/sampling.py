@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ttsolve.train.model import LanguageModel, Past, causal_mask
 from ttsolve.train.tokenizer import special_ids
+from ttsolve.train.work import SAMPLING
 
 AT_ONCE = 50  # prompts in one batch
 
@@ -24,7 +25,7 @@ def sample(
     min_p: float = 0.0,
     dice: torch.Generator | None = None,
     done: Callable[[list[int]], bool] = lambda ids: False,
-    limit: int = 300,
+    limit: int = SAMPLING.max_tokens,
 ) -> list[list[int]]:
     """What the model says behind each prompt, without EOS; temperature 0 is greedy.
 
