@@ -451,6 +451,16 @@ def test_a_reader_that_goes_away_is_no_error(unbuffered: str) -> None:
         assert process.returncode == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    line = ["sh", "-c", f'"$0" -m ttsolve "$@" {closed}', sys.executable, QUESTION, *SIM]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    empty = subprocess.run([*line[:4], "-"], capture_output=True, text=True)
+    assert empty.returncode == 2
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_one_sentence() -> None:
     with Path("/dev/full").open("w") as full, ttsolve(QUESTION, *SIM, stdout=full) as process:
@@ -490,6 +500,9 @@ def test_the_embedded_pair(run: Run, pocket: Pair) -> None:
     assert {step["score"] is None for c in run.json["candidates"] for step in c["steps"]} == {False}
     run("Prove that there are infinitely many primes", "--budget", "1")
     assert "no world but PocketMath" in run.err
+    run("1 + " * 600 + "eleven")  # what is refused gets no other word
+    assert run.code == 2
+    assert run.err.count("\n") == 1
     assert pocket.world is not None
 
 

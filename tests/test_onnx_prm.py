@@ -341,6 +341,17 @@ def test_a_wrong_verifier_file_is_one_sentence(files, tmp_path, case, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_score_that_is_no_number_is_one_sentence(files, tmp_path):
+    model = onnx.load(files[0])
+    for weights in model.graph.initializer:
+        if weights.data_type == onnx.TensorProto.FLOAT:
+            weights.raw_data = b"\xff" * len(weights.raw_data)
+    onnx.save(model, tmp_path / "broken.onnx")
+    broken = OnnxVerifier(tmp_path / "broken.onnx", files[1], PromptFormat(), threads=1)
+    with pytest.raises(ModelError, match="a score that is no number"):
+        broken.score([solution(APPLES, "12 - 2 = 10\n")])
+
+
 BROKEN_TOKENIZER = {
     "missing": (None, "Cannot read the tokenizer"),
     "text": ("hello", "damaged or no byte-level BPE"),

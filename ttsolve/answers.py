@@ -123,6 +123,7 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|([0-9])([0
 _NUMBER = re.compile(r"([-+]?)\s*\$?(\d+|\d{1,3}(?:,\d{3})+|\d*(?=\.\d))(\.\d*)?\s*(%?)", re.ASCII)
 _MIXED = re.compile(r"(-?)(\d{1,100}) (\d{1,100})/(\d{1,100})", re.ASCII)
 _WORDS = re.compile(r"\(?([A-Za-z]+(?:[ '][A-Za-z]+)*)\)?")
+_POWER = re.compile(r"\s*\*\*\s*(\([^()]*\)|[-+]?[\w.]+)")  # as programs write it
 _PLAIN = {  # LaTeX and typography, in plain text
     "{,}": ",", "\\!": "", "\\left": "", "\\right": "", "\\%": "%", "\\$": "$", "\u2212": "-",
     "\\times": "*", "\\cdot": "*", "\u00d7": "*", "\u00b7": "*", "\\div": "/", "\u00f7": "/",
@@ -199,6 +200,9 @@ def _list(plain: str) -> Reading | None:
 
 
 def _other(text: str) -> Reading:
+    text = _POWER.sub(r"^{\1}", text)
+    if "**" in text:  # math-verify would read what stands before it
+        return Reading("other", text)
     return Reading("other", " ".join(text.split()), loose=True)
 
 

@@ -131,9 +131,9 @@ def solve_command(
     ):
         engine = models.engine(budget, seed=seed, temperature=temperature, listen=live)
         words = models.unknown_words(question)
-        render_result.warn_of_another_world(chosen, words)
         with ctrl_c_sets(engine.stop):
             result = models.solve(Problem(question), engine, plan, words).result
+    render_result.warn_of_another_world(chosen, words)  # here: what is refused needs no other word
     if result.interrupted:
         render.note("Interrupted: this is the vote over the candidates there were.")
     if as_json:
@@ -322,6 +322,7 @@ def _check_problem(words: Sequence[str], places: Sequence[int]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, and exit: 0 done, 1 failed, 2 not usable as typed, 130 after Ctrl-C."""
+    _open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     debug = "--debug" in options or os.environ.get("TTSOLVE_DEBUG", "0") not in ("", "0")
@@ -344,6 +345,16 @@ def _run(arguments: Sequence[str]) -> int:
             raise
         raise StorageError("No space is left on the disk: free some and run again.") from error
     return int(code or 0)
+
+
+def _open_streams() -> None:
+    """Nothing in place of the standard streams that are closed (`>&-`), of which Python has none.
+
+    They are opened in the order of their numbers, which no other file may take.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _settle_stdout() -> None:

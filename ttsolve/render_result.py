@@ -205,7 +205,8 @@ def _chain_record(candidate: Solution) -> dict[str, object]:
 def warn_of_another_world(pair: Pair, words: Sequence[str]) -> None:
     """A word about a problem in which there is something that the pair does not know."""
     if pair.world and words:
-        some = ", ".join(word if len(word) <= CLIP else f"{word[:CLIP]}…" for word in words[:3])
+        clipped = (w if len(w) <= CLIP else f"{w[:CLIP]}…" for w in words[:3])
+        some = ", ".join(map(printable, clipped))
         note(
             f"The pair {pair.name} knows no world but {pair.world.name}, and this problem has "
             f"what is not of it ({some}): choose a larger pair, and do not trust this answer."

@@ -120,9 +120,7 @@ def tree_of(trace: Sequence[Event], result: Result, mark: str = "Answer:") -> Tr
             growing.judges[_path(event.child)] = _path(event.parent)
         else:
             growing.scored(event.child)
-    for place, candidate in enumerate(result.candidates):
-        if candidate.chain is None:
-            growing.ended(place, candidate)
+    growing.ended(result.candidates)
     return Tree(
         question=result.problem.question,
         answer=result.answer,
@@ -137,13 +135,13 @@ def tree_of(trace: Sequence[Event], result: Result, mark: str = "Answer:") -> Tr
 
 def _chains(result: Result, mark: str) -> tuple[tuple[Attempt, ...], ...]:
     by = cast(Aggregation, result.settings.get("aggregation", "last"))
-    won = [id(winner) for winner in chain_winners(result.candidates, by, mark)]
     held = result.settings.get("vote") == "hierarchical"
+    won = {id(winner) for winner in chain_winners(result.candidates, by, mark)} if held else set()
     chains: dict[int, list[Attempt]] = {}
     for place, candidate in enumerate(result.candidates):
         if candidate.chain is not None:
             steps = tuple((step.text, step.score) for step in candidate.steps)
-            wins = held and id(candidate) in won
+            wins = id(candidate) in won
             attempt = Attempt(place, steps, len(candidate.attempts), candidate.finish, wins)
             chains.setdefault(candidate.chain, []).append(attempt)
     return tuple(map(tuple, chains.values()))
@@ -177,11 +175,15 @@ class _Growing:
         if path in self.judges:
             self._change(self._number(self.judges[path]), value=solution.steps[-1].score)
 
-    def ended(self, place: int, candidate: Solution) -> None:
-        """Note a candidate where it ends."""
-        number = self._number(_path(candidate))
-        places = (*self.nodes[number].candidates, place)
-        self._change(number, candidates=places, finish=candidate.finish)
+    def ended(self, candidates: Sequence[Solution]) -> None:
+        """Note the candidates where they end, but for those in chains."""
+        places: dict[Path, list[int]] = {}
+        for place, candidate in enumerate(candidates):
+            if candidate.chain is None:
+                places.setdefault(_path(candidate), []).append(place)
+        for path, here in places.items():
+            finish = candidates[here[-1]].finish
+            self._change(self._number(path), candidates=tuple(here), finish=finish)
 
     def _number(self, path: Path) -> int:
         """The number of a prefix's node, which is made where there is none."""

@@ -179,7 +179,7 @@ class LlamaGenerator:
         if len(ids) >= self.context and not attempts:  # these can be left out
             raise ProblemTooLong(
                 f"The problem takes {len(ids)} tokens of the generator's context of {self.context} "
-                "and leaves no room for a solution: shorten it, or use a longer context."
+                "and leaves no room for a solution: shorten it, or use a pair with a longer one."
             )
         return np.array(ids, np.int32)
 

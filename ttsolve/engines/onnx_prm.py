@@ -156,6 +156,11 @@ class OnnxVerifier:
         for row, run in enumerate(runs):
             for i, place in enumerate(self._places(run)):
                 logit = float(logits[row, i if self._gathers else place])
+                if math.isnan(logit):
+                    raise ModelError(
+                        "The verifier gives a score that is no number: its weights are damaged, "
+                        "export or fetch it anew."
+                    )
                 # the sigmoid, without its overflow
                 run.steps[i].score = (1 + math.tanh(logit / 2)) / 2
             for node in run.nodes[: kept[row]]:

@@ -25,7 +25,7 @@ from ttsolve.train.shards import SHARDS
 from ttsolve.train.tokenizer import special_ids
 
 OPEN_ROWS = 8  # that are looked at for room
-CHAIN_ROW = 512  # tokens of a row of chains
+CHAIN_ROW = 1024  # tokens of a row of chains: three worksheets of the longest
 WINDOW = MEMORY + 1  # attempts of a chain that read alike in one document and one by one
 
 Kind = Literal["prm", "orm", "revision-verifier"]

@@ -38,8 +38,7 @@ from ttsolve.train.sampling import sample
 from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer, special_ids
 
-ROW = 1024  # tokens: five attempts and their questions; three worksheets of a hundred have more
-CONTEXT = 1280  # of the reviser: a row, and room for an attempt of any length behind it
+ROW = 1280  # tokens, and the reviser's context: four worksheets of the longest with their questions
 ANSWERED = re.compile(r"^Answer:.*\n", re.MULTILINE)
 LOOKED_AT = 120  # problems
 HELD_OUT = 130_000  # tokens, at most: one process looks while the other waits
@@ -147,7 +146,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_generator(job.generator).train().to(device)
-    model.shape = replace(model.shape, context=CONTEXT)
+    model.shape = replace(model.shape, context=ROW)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
     tokenizer = load_tokenizer(job.tokenizer)
     known = [document(t, tokenizer) for t in read_trajectories(job.files)]
