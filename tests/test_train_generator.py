@@ -35,9 +35,9 @@ from ttsolve.train.alone import alone
 from ttsolve.train.export import export_gguf
 from ttsolve.train.generator import Job, Recipe, greedy, row_loss, subject_weights
 from ttsolve.train.import_gguf import read_gguf
-from ttsolve.train.model import LanguageModel, causal_mask
+from ttsolve.train.model import LanguageModel, attend, causal_mask
 from ttsolve.train.muon import Muon, optimisers, orthogonalise
-from ttsolve.train.rows import ROW, Rows
+from ttsolve.train.rows import ROW, Rows, row_mask, square_mask
 from ttsolve.train.run import make_generator
 from ttsolve.train.tokenizer import BOS, EOS, load_tokenizer, special_ids
 
@@ -166,6 +166,20 @@ def test_packed_loss_is_that_of_the_documents_one_by_one(model, tokenizer) -> No
         total += float((losses * torch.tensor(weights[1:])).sum())
         weight += sum(weights[1:])
     assert float(row_loss(model, *batch)) == pytest.approx(total / weight, rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [ROW, 1])
+def test_documents_one_by_one_are_those_under_a_mask(tokenizer, length: int) -> None:
+    numbers = rows(tokenizer).batch(0, 0)[2][:, :length]
+    heads = torch.randn(3, *(len(numbers), 4, numbers.shape[1], 8), requires_grad=True)
+    found = []
+    for mask in (row_mask(numbers), square_mask(numbers)):
+        attended = attend(*heads, mask)
+        attended.square().sum().backward()
+        found.append((attended, heads.grad.clone()))
+        heads.grad = None
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 # --- greedy -------------------------------------------------------------------------------------

@@ -16,6 +16,19 @@ Past = tuple[Tensor, Tensor]  # keys, values: [batch, heads, past, width / heads
 
 
 @dataclass(frozen=True, slots=True)
+class Apart:
+    """A mask by which each document of a row attends to itself alone, causally.
+
+    lengths: of the documents of each row, which fill it; padding behind them counts as one.
+    """
+
+    lengths: tuple[tuple[int, ...], ...]
+
+
+Mask = Tensor | Apart  # [batch, 1, tokens, past + tokens], True = attend
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """Sizes of a language model."""
 
@@ -63,9 +76,9 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor, past: Past | None = None
+        self, x: Tensor, positions: Tensor, mask: Mask, past: Past | None = None
     ) -> tuple[Tensor, Past]:
-        """x: [batch, tokens, width]; mask: [batch, 1, tokens, past + tokens], True = attend."""
+        """x: [batch, tokens, width]."""
         y = self.attention_norm(x)
         q, k, v = (self._heads(p(y)) for p in (self.query, self.key, self.value))
         q = rotate(q, positions, self.shape.rope_base)
@@ -73,7 +86,7 @@ class Block(nn.Module):
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         with torch.autocast("cpu", enabled=False):  # bfloat16 attention is slow backwards there
-            attended = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask)
+            attended = attend(q, k, v.to(q.dtype), mask)
         x = x + self.output(attended.transpose(1, 2).flatten(2))
         y = self.feed_norm(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y)), (k, v)
@@ -81,6 +94,24 @@ class Block(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         heads: Tensor = x.unflatten(-1, (self.shape.heads, -1))
         return heads.transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+    """Attention: [batch, heads, tokens, size].
+
+    Documents one by one cost what they are long; a mask costs the square of the row.
+    """
+    if isinstance(mask, Tensor):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    rows = []
+    for row, lengths in enumerate(mask.lengths):
+        own = [x[row, None].split(lengths, dim=2) for x in (q, k, v)]
+        alone = [
+            F.scaled_dot_product_attention(a, b, c, is_causal=True)
+            for a, b, c in zip(*own, strict=True)
+        ]
+        rows.append(torch.cat(alone, dim=2))
+    return torch.cat(rows)
 
 
 class LanguageModel(nn.Module):
@@ -100,7 +131,7 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(weight, std=shape.width**-0.5)
 
     def forward(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, past: list[Past] | None = None
+        self, ids: Tensor, positions: Tensor, mask: Mask, past: list[Past] | None = None
     ) -> tuple[Tensor, list[Past]]:
         """The normalised last hidden state [batch, tokens, width]; each layer's keys and values."""
         x = self.embedding(ids)
@@ -139,7 +170,7 @@ class RewardModel(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, past: list[Past] | None = None
+        self, ids: Tensor, positions: Tensor, mask: Mask, past: list[Past] | None = None
     ) -> tuple[Tensor, list[Past]]:
         """Logits of P(correct | prefix up to here) [batch, tokens]; what to pass as `past` next.
 
@@ -150,7 +181,7 @@ class RewardModel(nn.Module):
         return judged, present
 
     def heard(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, past: list[Past] | None = None
+        self, ids: Tensor, positions: Tensor, mask: Mask, past: list[Past] | None = None
     ) -> tuple[Tensor, Tensor, list[Past]]:
         """As `forward`; between its two the LM's log-probability of each token [batch, tokens].
 
