@@ -221,7 +221,9 @@ def test_the_report_says_of_every_selector_what_its_votes_came_to(
     right = [chains_of(r.candidates, p, SIM).right for r, p in pairs]
     lines = report.splitlines()
     assert lines[0] == "3 problems, 2 chains of 4, seed 0."
-    assert lines[4] == f"| 1 | {pass_by_attempt(right)[0]} |"
+    assert lines[4] == f"| 1 | {pass_by_attempt(right)[0]} |  |"
+    lead = np.mean([one[:, 3].mean() - one[:, 0].mean() for one in right])
+    assert lines[7].split("|")[3].startswith(f" {lead:.3f} [")
     assert lines[11] == "| chains × length | the pair's | majority |"  # it has no reviser
     assert [line.split("|")[1].strip() for line in lines[13:]] == [
         *("1 × 1", "1 × 2", "2 × 1"),

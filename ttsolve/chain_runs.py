@@ -20,7 +20,7 @@ from ttsolve.chains import (
     turned_wrong,
 )
 from ttsolve.core import Problem, Result
-from ttsolve.measure import Floats, mean
+from ttsolve.measure import Floats, mean, paired
 from ttsolve.recall import StoredPair
 from ttsolve.strategies import Revisions
 
@@ -66,8 +66,11 @@ def chains_report(
     pairs = zip(results, problems, strict=True)
     solved = [chains_of(r.candidates, p, models.pair) for r, p in pairs]
     right = [one.right for one in solved]
-    passed = ["| attempt | pass@1 |", "|---|---|"]
-    passed += [f"| {i} | {e} |" for i, e in enumerate(pass_by_attempt(right, seed), 1)]
+    rates = np.array([np.nanmean(one, axis=0) for one in right])
+    passed = ["| attempt | pass@1 | over the first |", "|---|---|---|"]
+    for i, estimate in enumerate(pass_by_attempt(right, seed)):
+        lead = paired(rates[:, i], rates[:, 0], seed).brief if i else ""
+        passed.append(f"| {i + 1} | {estimate} | {lead} |")
     votes = _votes(results, solved, models)
     names = list(votes)
     grids = {name: select_grid(known, selector) for name, (known, selector) in votes.items()}
