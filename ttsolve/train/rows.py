@@ -84,7 +84,7 @@ def row_mask(numbers: Tensor) -> Mask:
 
 
 def square_mask(numbers: Tensor) -> Tensor:
-    """The same as one mask, which a GPU computes faster: bool, [rows, 1, tokens, tokens]."""
+    """The same as one mask, and one kernel, for GPUs: bool, [rows, 1, tokens, tokens]."""
     same = numbers[:, None, :, None] == numbers[:, None, None, :]
     tokens = numbers.shape[1]
     return same & torch.ones(tokens, tokens, dtype=torch.bool, device=numbers.device).tril()
