@@ -200,10 +200,9 @@ def _list(plain: str) -> Reading | None:
 
 
 def _other(text: str) -> Reading:
-    text = _POWER.sub(r"^{\1}", text)
-    if "**" in text:  # math-verify would read what stands before it
-        return Reading("other", text)
-    return Reading("other", " ".join(text.split()), loose=True)
+    text = " ".join(_POWER.sub(r"^{\1}", text).split())
+    # Of a power that is left math-verify would read what stands before it.
+    return Reading("other", text, loose="**" not in text)
 
 
 # --- comparing --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ttsolve.chains import (
     Chains,
     Selector,
     Size,
+    attempt_rates,
     chains_of,
     judged_by,
     pass_by_attempt,
@@ -66,11 +67,11 @@ def chains_report(
     pairs = zip(results, problems, strict=True)
     solved = [chains_of(r.candidates, p, models.pair) for r, p in pairs]
     right = [one.right for one in solved]
-    rates = np.array([np.nanmean(one, axis=0) for one in right])
+    first, *later = attempt_rates(right).T
+    leads = ["", *(paired(rates, first, seed).brief for rates in later)]
+    rates_and_leads = zip(pass_by_attempt(right, seed), leads, strict=True)
     passed = ["| attempt | pass@1 | over the first |", "|---|---|---|"]
-    for i, estimate in enumerate(pass_by_attempt(right, seed)):
-        lead = paired(rates[:, i], rates[:, 0], seed).brief if i else ""
-        passed.append(f"| {i + 1} | {estimate} | {lead} |")
+    passed += [f"| {i} | {rate} | {lead} |" for i, (rate, lead) in enumerate(rates_and_leads, 1)]
     votes = _votes(results, solved, models)
     names = list(votes)
     grids = {name: select_grid(known, selector) for name, (known, selector) in votes.items()}

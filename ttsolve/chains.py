@@ -7,7 +7,7 @@ section 6.2). No models here; intervals are of 95 %, with the problem as the uni
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -97,13 +97,17 @@ def judged_by(
 # --- attempts ---------------------------------------------------------------------------------
 
 
-def pass_by_attempt(right: Sequence[Floats], seed: int = 0) -> list[Estimate]:
-    """pass@1 of the first attempt, of the second, and so on: over chains, then over problems.
+def attempt_rates(right: Iterable[Floats]) -> Floats:
+    """How often the n-th attempt of a chain is right, over each problem's chains: shape [P, L].
 
     right: what is right in each problem's chains, as `Chains.right` says it.
     """
-    rates = np.array([np.nanmean(one, axis=0) for one in right])
-    return [mean(column, seed) for column in rates.T]
+    return np.array([np.nanmean(one, axis=0) for one in right])
+
+
+def pass_by_attempt(right: Iterable[Floats], seed: int = 0) -> list[Estimate]:
+    """pass@1 of the first attempt, of the second, and so on: over chains, then over problems."""
+    return [mean(column, seed) for column in attempt_rates(right).T]
 
 
 def turned_wrong(right: Sequence[Floats], seed: int = 0) -> Estimate:

@@ -200,9 +200,9 @@ class Conversation:
             if session.models.models is not None:  # they are open since an earlier problem
                 self._live.begin()
             words = session.models.unknown_words(asked.question)
-            render_result.warn_of_another_world(session.pair, words)
             with ctrl_c_sets(stop):
                 result = session.solve(asked, unknown_words=words, stop=stop, listen=self._live)
+        render_result.warn_of_another_world(session.pair, words)
         if result.interrupted:
             render.note("Interrupted: this is the vote over the candidates there were.")
         render_result.show_result(result, session.pair)

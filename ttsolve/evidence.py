@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttsolve.calibrate import Table, binned, chosen_by_halves, options, oracle, probed
+from ttsolve.chains import attempt_rates
 from ttsolve.difficulty import BINS, thresholds
 from ttsolve.exchange import FORMULAS, Formula, multiplier
 from ttsolve.measure import Floats, vote_rates
@@ -180,7 +181,7 @@ class Evidence:
         """
         if self.chains is None:
             raise self.need("chains")
-        return np.asarray(np.nanmean(self.chains, axis=1))
+        return attempt_rates(self.chains)
 
     def multipliers(self) -> dict[float, float]:
         """m for each R of the formula.
