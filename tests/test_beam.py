@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttsolve.core import Problem
+from ttsolve.core import Problem, Step
 from ttsolve.engine import Engine
 from ttsolve.engines.sim import SimGenerator, SimVerifier
 from ttsolve.errors import UsageError
 from ttsolve.solve import SIM, solve
 from ttsolve.strategies import BeamSearch, Dvts, Lookahead, Rebase, Strategy, strategy_named
-from ttsolve.strategies.beam import shares
+from ttsolve.strategies.beam import distinct, shares
 from world_maker import World
 
 PROBLEM = Problem("which way")
@@ -78,6 +78,40 @@ def test_lookahead_sees_the_trap() -> None:
         assert world.rounds[:3] == [["", ""], ["a", "b"], ["b", "b"]]
 
 
+# What is behind a and b shows at the third step only, and is not what the second one promises.
+FAR = """
+a 0.5
+  c 0.6
+    e 0.1
+      x 0.1
+b 0.4
+  d 0.3
+    f 0.9
+      y 0.9
+"""
+
+
+@pytest.mark.parametrize(("k", "found"), [(0, "a c e x"), (1, "a c e x"), (2, "b d f y")])
+def test_a_rollout_is_as_long_as_was_asked(k: int, found: str) -> None:
+    assert run(Lookahead(2, width=2, lookahead=k), FAR)[0] == [found]
+
+
+# Behind a good step everything is worse than behind a bad one, by product and by least score.
+RECOVERS = """
+a 0.9
+  c 0.5
+    e 0.5
+b 0.2
+  d 0.6
+    f 0.6
+"""
+
+
+def test_a_beam_is_worth_its_last_score() -> None:
+    """Whatever stood before: neither the product nor the least of its scores (section 5.2)."""
+    assert run(BeamSearch(2, width=1), RECOVERS)[1].rounds[2] == ["b d", "a c"]
+
+
 def test_lookahead_0_is_beam_search() -> None:
     beam, ahead = (Engine(SimGenerator(), SimVerifier(), seed=3) for _ in range(2))
     assert BeamSearch(16, 4)(PROBLEM, beam) == Lookahead(16, 4, lookahead=0)(PROBLEM, ahead)
@@ -118,6 +152,16 @@ def test_a_copy_does_not_vote_twice() -> None:
     result = solve(PROBLEM, Engine(world, world), BeamSearch(3, width=3), SIM)
     assert [c.text.split()[-1] for c in result.candidates] == ["1", "2"]
     assert result.answer == "1"
+
+
+@pytest.mark.parametrize("strategy", [BeamSearch(4, width=4, rounds=1), Dvts(4, width=4, rounds=1)])
+def test_a_copy_does_not_vote_twice_after_the_last_round(strategy: Strategy) -> None:
+    assert run(strategy, "a 0.5\n  b 0.5\n    c 0.5\n  b 0.5\n    c 0.5\n")[0] == ["a b c"]
+
+
+def test_what_ends_without_the_separator_is_a_copy() -> None:
+    once, twice = (PROBLEM.root.grow(Step(text, 1)) for text in ("Answer: 2\n", "Answer: 2"))
+    assert distinct([once, twice]) == [once]
 
 
 UNEVEN = """
@@ -194,6 +238,13 @@ def test_one_diverse_tree_is_beam_search_that_keeps_one() -> None:
             for strategy in (Dvts(n, width=n), BeamSearch(n, width=n))
         )
         assert one == other
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 40])
+def test_a_diverse_tree_is_pruned_as_often_as_beams_are(rounds: int) -> None:
+    drawing = "a 0.5\n  b 0.1\n    e 0.3\n      z 0.3\n  c 0.8\n    g 0.2\n      y 0.2\n"
+    one, other = (run(kind(2, width=2, rounds=rounds), drawing)[0] for kind in (BeamSearch, Dvts))
+    assert one == other
 
 
 def test_an_ended_beam_keeps_its_place_in_its_tree() -> None:

@@ -117,6 +117,16 @@ def test_in_the_reverse_world_no_plain_difference_holds(world) -> None:
     assert {judged(claim, reverse).verdict for claim in some} == {"does not hold"}
 
 
+def test_lookahead_is_judged_where_it_has_a_choice(world) -> None:
+    """With 4 units and k = 3 there is one beam, and so nothing that its rollouts decide."""
+    claim = next(claim for claim in CLAIMS if claim.judge.__name__ == "lookahead_loses")
+    assert "N = 16, 64" in judged(claim, world).said
+    few = {cell: r for cell, r in world.table.rates.items() if cell[1] == 4}
+    row = judged(claim, replace(world, table=replace(world.table, rates=few)))
+    assert row.verdict == "cannot tell"
+    assert "leaves it a choice" in row.said
+
+
 # --- what is missing --------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ttsolve.core import Step
 from ttsolve.engine import Sampling
+from ttsolve.engines import cache
 from ttsolve.engines.decode import DecodeLoop
 from ttsolve.engines.draw import Drawer, Settings
 from ttsolve.engines.kvtree import KVTree, Place
@@ -305,6 +306,57 @@ def test_what_is_lent_is_taken_once() -> None:
     run(second, beams)
     assert len(loads) == 1
     assert sum(beam.decoded for beam in beams) == 1
+
+
+def gave_way(loop: DecodeLoop, count: int) -> list[Request]:
+    """Beams whose prefixes grew in the loop, and have made room for others since."""
+    parents = [ask([2, 3, 7, 7, 2, 3, 7, 2 + i % 3], steps=2, seed=i) for i in range(count)]
+    run(loop, parents)
+    kept = [tokens_of(parent) for parent in parents if parent.finish is None]
+    assert len(kept) > len(loop.cache.length)
+    return [ask(prefix, seed=i) for i, prefix in enumerate(kept)]
+
+
+def test_what_gave_way_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "FEW", 1)
+    loop = loop_of(2)
+    beams = gave_way(loop, 14)
+    expected = [reference(beam) for beam in beams]
+    run(loop, beams)
+    assert [(beam.steps, beam.finish) for beam in beams] == expected
+    assert [beam.decoded for beam in beams] == [1] * len(beams)
+
+
+def test_another_loop_gets_what_gave_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "FEW", 1)
+    first, second = loop_of(2), loop_of(3)
+    beams = [moved(beam, first) for beam in gave_way(first, 14)]
+    assert all(first.cache.held(beam.prefix) >= len(beam.prefix) - 1 for beam in beams)
+    expected = [reference(beam) for beam in beams]
+    run(second, beams)
+    assert [(beam.steps, beam.finish) for beam in beams] == expected
+    assert sum(beam.decoded for beam in beams) == len(beams)
+
+
+def test_of_what_gave_way_the_oldest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "PARKED", 40)
+    monkeypatch.setattr(cache, "FEW", 1)
+    loop = loop_of(2)
+    beams = gave_way(loop, 14)
+    held = [loop.cache.held(beam.prefix) for beam in beams]
+    assert held[0] < len(beams[0].prefix) - 1
+    assert held[-1] == len(beams[-1].prefix) - 1
+    loop.forget()
+    assert [loop.cache.held(beam.prefix) for beam in beams] == [0] * len(beams)
+
+
+def test_no_room_is_taken_by_what_has_ended() -> None:
+    """Nor by what is too short, or where sequences share a cache."""
+    for loop in (loop_of(2), loop_of(2, cells=60)):
+        saved: list[int] = []
+        loop.model.save = saved.append  # type: ignore[method-assign]
+        run(loop, [ask([2, 3, 7, 7, 2, 3, i], steps=None, seed=i) for i in range(8)])
+        assert not saved
 
 
 def test_what_one_loop_drew_greedily_the_other_knows() -> None:

@@ -64,7 +64,7 @@ def test_all_steps(capsys: pytest.CaptureFixture[str]) -> None:
     _, *blocks = shown(capsys, RESULT, all_steps=True).split("\n\n")
     assert blocks == [
         "solution, score 0.90, sampled 2 times\n  0.75 6 * 7 = 42\n  0.90 Answer: 42",
-        "solution cut by budget, score 0.50\n  0.50 6 *",
+        "solution not ended, score 0.50\n  0.50 6 *",
         "solution, score 0.10\n  0.25 6 + 7 = 13\n  0.10 Answer: 13\n",
     ]
 

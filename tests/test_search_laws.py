@@ -261,6 +261,22 @@ def test_prefixes_are_decoded_once(pair_models: Models, strategy: Strategy) -> N
     assert bill.reused_tokens / (bill.reused_tokens + bill.prompt_tokens) >= 0.98
 
 
+def test_prefixes_are_decoded_once_beside_other_problems(pair_models: Models, pocket: Pair) -> None:
+    """Which sample more steps than there are sequences, in one loop."""
+    with LlamaGenerator(pocket.generator_path, pocket.prompt, width=64, loops=1) as generator:
+
+        def searched(question: str) -> Usage:
+            notes = Noting(generator)
+            engine = Engine(notes, pair_models.verifier, sampling=pair_models.sampling)
+            BeamSearch(64, 4)(Problem(question), engine)
+            return sum(notes.bills[1:], Usage())
+
+        with ThreadPoolExecutor(6) as pool:
+            bill = sum(pool.map(searched, QUESTIONS[3:9]), Usage())
+    assert bill.reused_tokens > 30_000
+    assert bill.reused_tokens / (bill.reused_tokens + bill.prompt_tokens) >= 0.98
+
+
 def test_who_agrees_with_its_rollout_does_not_pay_again(pair_models: Models) -> None:
     """Greedy beams draw what their rollouts drew: no token but a request's last is drawn twice."""
     notes = Noting(pair_models.generator)

@@ -16,7 +16,15 @@ from ttsolve.engines.sim import SimGenerator, SimVerifier
 from ttsolve.render_live import SearchLine, live_line
 from ttsolve.render_tree import show_tree
 from ttsolve.solve import SIM, solve
-from ttsolve.strategies import STRATEGIES, BeamSearch, BestOfN, Lookahead, Strategy, strategy_named
+from ttsolve.strategies import (
+    STRATEGIES,
+    BeamSearch,
+    BestOfN,
+    Dvts,
+    Lookahead,
+    Strategy,
+    strategy_named,
+)
 from ttsolve.tree import Node, Tree, tree_of
 from world_maker import World
 
@@ -123,6 +131,22 @@ def test_lookahead_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, tree(Lookahead(2, width=2)))
     assert "└── -  0.90 → 0.10 a" in lines
     assert any(line.endswith(", → where its rollout ends") for line in lines)
+
+
+def test_diverse_trees_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A step may be kept that is worse than one dropped beside it: they were no rivals."""
+    lines = shown(capsys, tree(Dvts(4, width=2)))
+    assert "each subtree keeps its own best step, whatever the others have" in lines
+    assert lines != shown(capsys, tree(BeamSearch(4, width=2)))
+
+
+def test_what_was_stopped_is_not_said_to_be_cut_by_its_budget(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engine = Engine(SimGenerator(), SimVerifier())
+    engine.listen = lambda event: engine.stop.set()
+    result = solve(PROBLEM, engine, BeamSearch(1), SIM)
+    assert shown(capsys, tree_of(engine.trace, result))[1].endswith("(not ended)")
 
 
 def test_a_pipe_gets_long_steps_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ from ttsolve.calibrate import at_budget, cross_validated
 from ttsolve.evidence import AUTO, BEAM, BEST, SMALL, TARGET, Difficulty, Evidence, Missing
 from ttsolve.finding import NEAR, Finding, against, listed
 from ttsolve.measure import Floats, paired
+from ttsolve.policy import planned
+from ttsolve.strategies import BeamSearch
 from ttsolve.vote import Aggregation
 
 EASY, HARD, HARDEST = (1, 2), (3, 4), (5,)
@@ -65,14 +67,22 @@ def lookahead_loses(e: Evidence) -> Finding:
         (name, beam, b)
         for name, beam in LOOKAHEADS.items()
         for b in e.table.budgets
-        if {(name, b), (beam, b)} <= set(e.table.rates)
+        if {(name, b), (beam, b)} <= set(e.table.rates) and _drops(name, b)
     ]
     if not pairs:
-        raise Missing("lookahead search was not measured")
+        raise Missing("lookahead search was not measured at a budget that leaves it a choice")
     beams = np.mean([e.rate(beam, b) for _, beam, b in pairs], axis=0)
     ahead = np.mean([e.rate(name, b) for name, _, b in pairs], axis=0)
     budgets = sorted({b for *_, b in pairs})
     return against(beams, ahead, f"beam search of its width, N = {listed(budgets)}")
+
+
+def _drops(name: str, budget: int) -> bool:
+    """Whether a search of this budget keeps fewer beams than it samples: a rollout that decides
+    nothing only costs."""
+    search = planned(name, budget)
+    assert isinstance(search, BeamSearch)
+    return max(1, search.n // search.width) < search.n
 
 
 def _last_beats(e: Evidence, other: Aggregation) -> Finding:

@@ -33,6 +33,11 @@ def in_words(settings: Mapping[str, object], *hidden: str) -> str:
     return printable(", ".join(f"{key} {value}" for key, value in said))
 
 
+def ending(finish: str | None) -> str:
+    """How something ended that did not stop by itself: what Ctrl-C left has finish "budget" too."""
+    return "not ended" if finish == "budget" else f"cut by {finish}"
+
+
 def colored(score: float | None) -> Text:
     """A step's score, green where the verifier trusts it and red where not."""
     if score is None:

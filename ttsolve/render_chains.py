@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from rich.console import Console
 from rich.text import Text
 
-from ttsolve.render import colored, printable
+from ttsolve.render import colored, ending, printable
 from ttsolve.tree import Attempt, Tree
 
 OTHERS = 7  # chains shown beside the winner's, where not all are
@@ -66,7 +66,7 @@ def _notes(tree: Tree, attempt: Attempt) -> str:
     notes = ["the winner"] * (tree.winner == attempt.candidate)
     notes += ["its chain's winner"] * (attempt.wins and not notes)
     notes += ["it says nothing"] * (not attempt.steps)
-    notes += [f"cut by {attempt.finish}"] * (attempt.finish != "stop")
+    notes += [ending(attempt.finish)] * (attempt.finish != "stop")
     return f"  ({', '.join(notes)})" if notes else ""
 
 

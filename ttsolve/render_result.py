@@ -13,7 +13,7 @@ from rich.text import Text
 from ttsolve.answers import answer_of
 from ttsolve.core import Result, Solution, Usage
 from ttsolve.pair import Pair
-from ttsolve.render import colored, note, printable, quantity
+from ttsolve.render import colored, ending, note, printable, quantity
 from ttsolve.solve import aggregation_of
 from ttsolve.strategies import STRATEGIES
 from ttsolve.vote import score_of
@@ -137,7 +137,7 @@ def _recalled(number: int, what: str = "") -> str:
 def candidate_line(candidate: Solution, copies: int, pair: Pair) -> str:
     """One candidate, in words."""
     score = score_of(candidate, aggregation_of(pair))
-    words = ["solution" if candidate.finish == "stop" else f"solution cut by {candidate.finish}"]
+    words = ["solution" if candidate.finish == "stop" else f"solution {ending(candidate.finish)}"]
     words += [f"score {score:.2f}"] if score is not None else []
     words += [f"sampled {copies} times"] if copies > 1 else []
     return ", ".join(words)

@@ -10,14 +10,16 @@ import rich.tree
 from rich.console import Console
 from rich.text import Text
 
-from ttsolve.render import colored, in_words, printable
+from ttsolve.render import colored, ending, in_words, printable
 from ttsolve.render_chains import show_chains
+from ttsolve.strategies import Dvts
 from ttsolve.tree import Tree
 
 WHOLE = 40  # nodes: a tree of no more is shown whole
 KEPT, DROPPED = 4, 3  # nodes shown of each sort behind one node, where a tree is cut down
 LEGEND = "* the winner's way, + kept, - dropped; the number is the verifier's score of the prefix"
 AHEAD = ", → where its rollout ends"
+APART = "each subtree keeps its own best step, whatever the others have"
 
 
 def show_tree(tree: Tree, *, whole: bool = False) -> None:
@@ -32,6 +34,8 @@ def show_tree(tree: Tree, *, whole: bool = False) -> None:
     if len(tree.nodes) > 1 or not tree.chains:
         ahead = any(node.value is not None for node in tree.nodes)
         out.print(Text(LEGEND + AHEAD * ahead, style="dim"))
+        if tree.strategy == Dvts.name:
+            out.print(Text(APART, style="dim"))
     if tree.chains:
         show_chains(out, tree, whole=whole)
     settings = in_words(tree.settings, "verifier", "revision_verifier")
@@ -99,7 +103,7 @@ class _Drawing:
             text.append(" →").append_text(colored(node.value)[1:])
         text.append(f" {printable(node.text)}", style=style)
         notes = [f"sampled {node.count} times"] * (node.count > 1)
-        notes += [f"cut by {node.finish}"] * (node.finish not in (None, "stop"))
+        notes += [ending(node.finish)] * (node.finish not in (None, "stop"))
         notes += ["the winner"] * (self.tree.winner in node.candidates)
         hidden = self.children[number] and not (self.whole or number in self.way)
         notes += [f"leads to {_candidates(self.below[number])}"] * bool(hidden)

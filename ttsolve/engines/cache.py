@@ -1,7 +1,13 @@
-"""A model's KV cache: what stands where (`KVTree`), and the model told of every change."""
+"""A model's KV cache: what stands where (`KVTree`), and the model told of every change.
+
+Searches of several problems sample more prefixes than there are sequences, and go on from few of
+them, later. So what a sequence holds is parked in memory when it gives way, and put back when it is
+asked for: sooner done than decoding it again.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +19,9 @@ from ttsolve.engines.kvtree import KVTree, Place
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+
+PARKED = 256 << 20  # bytes of what gave way
+FEW = 8  # tokens that are as soon decoded again
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,8 @@ class Decoder(Protocol):
         ...
 
     def save(self, sequence: int) -> Any:
-        """What a sequence holds, for `load` of another cache of the same model."""
+        """What a sequence holds, for `load`, by another cache of the model too; its `len` counts
+        bytes."""
         ...
 
     def load(self, sequence: int, saved: Any) -> None:
@@ -73,6 +83,9 @@ class Cache:
     def __init__(self, model: Decoder, tree: KVTree) -> None:
         self.model, self.tree = model, tree
         self.length = tree.length  # [sequences], a live view
+        self.spoilt = np.zeros(len(self.length), bool)  # what it holds is hardly asked for again
+        self._parked: OrderedDict[bytes, Cells] = OrderedDict()  # by content, the oldest first
+        self._bytes = 0  # of what is parked
         self._copying: set[int] = set()  # from and to which the model copies when it next decodes
 
     def place(self, prefix: Ints, free: Bools, complete: bool) -> Place:
@@ -85,6 +98,7 @@ class Cache:
 
     def take(self, place: Place) -> None:
         """Make the sequence of `place` hold the shared tokens and nothing else."""
+        self._park(place.sequence, 0 if place.source is not None else place.reused)
         if place.source is not None:
             self.model.trim(place.sequence, 0)
             self.model.copy(place.source, place.sequence)
@@ -93,11 +107,19 @@ class Cache:
         self.tree.take(place)
 
     def held(self, prefix: Ints) -> int:
-        """How many first tokens of a prefix stand here."""
-        return int(self.tree.common(prefix).max())
+        """How many first tokens of a prefix stand here, or are parked."""
+        standing = int(self.tree.common(prefix).max())
+        return max(standing, len(prefix) - 1) if self.parked(prefix) else standing
+
+    def parked(self, prefix: Ints) -> Cells | None:
+        """What is parked of a prefix, if that is all of it but its last token."""
+        return self._parked.get(prefix[:-1].tobytes())
 
     def lend(self, prefix: Ints) -> Cells:
-        """What stands here of a prefix but for its last token, whose logits nobody lends."""
+        """What stands here, or is parked, of a prefix but for its last token, whose logits nobody
+        lends."""
+        if cells := self.parked(prefix):
+            return cells
         common = self.tree.common(prefix[:-1])
         sequence = int(common.argmax())
         if sequence in self._copying:
@@ -105,17 +127,18 @@ class Cache:
         return Cells(prefix[: common[sequence]], self.model.save(sequence))
 
     def borrow(self, cells: Cells, free: Bools) -> None:
-        """Put what another cache lent into a free sequence, if there is one for it, unless as much
-        stands here.
+        """Put what another cache lent, or what was parked, into a free sequence, if there is one
+        for it, unless as much stands here.
 
         Not into a cache that sequences share: it may have no room.
         """
         n = len(cells.tokens)
-        if self.held(cells.tokens) == n or self.tree.cells is not None:
+        if self.tree.common(cells.tokens).max() == n or self.tree.cells is not None:
             return
         sequence = self.tree.place(cells.tokens, free).sequence
         if sequence in self._copying:
             return
+        self._park(sequence, 0)
         self.evict(sequence)
         self.model.load(sequence, cells.saved)
         self.model.trim(sequence, n)
@@ -142,6 +165,8 @@ class Cache:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._parked.clear()
+        self._bytes = 0
         for sequence in range(len(self.length)):
             self.evict(sequence)
 
@@ -155,3 +180,26 @@ class Cache:
             return None
         self.tree.extend(sequences, tokens, at)
         return logits
+
+    def _park(self, sequence: int, kept: int) -> None:
+        """Save what a sequence is about to lose behind its first `kept` tokens, if it may be asked
+        for again.
+
+        Not what is to be copied, which cannot be saved before; nor from a cache that sequences
+        share, where it gives way for room.
+        """
+        n = int(self.length[sequence])
+        if n - kept < FEW or self.spoilt[sequence] or self.tree.cells is not None:
+            return
+        tokens = self.tree.tokens[sequence, :n].copy()
+        key = tokens.tobytes()
+        if key in self._parked:
+            self._parked.move_to_end(key)
+            return
+        if sequence in self._copying:
+            return
+        self._parked[key] = Cells(tokens, self.model.save(sequence))
+        self._bytes += len(self._parked[key].saved)
+        while self._bytes > PARKED:
+            _, oldest = self._parked.popitem(last=False)
+            self._bytes -= len(oldest.saved)

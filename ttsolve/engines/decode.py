@@ -42,7 +42,6 @@ class DecodeLoop:
         self._last: OrderedDict[bytes, Floats] = OrderedDict()  # logits after recent prefixes
         self._next = np.zeros(n, np.int32)  # drawn, to be decoded in the next turn
         self._limit = np.zeros(n, np.int32)  # the length at which each lane must end
-        self._spoilt = np.zeros(n, bool)  # free, and what it holds will hardly be asked for again
         self._settings = Settings.empty(n)
         self._drawer = Drawer(len(model.pieces))
         self._rollouts = Rollouts(self._drawer, self._steps, known or Known(len(model.pieces)))
@@ -119,8 +118,8 @@ class DecodeLoop:
     def _start(self, request: Request, known: bool) -> int | None:
         """Put a request into a lane; None when a shared cache has no cells for it now."""
         free = ~self._running
-        if request.cells is not None:
-            self.cache.borrow(request.cells, free)
+        if cells := request.cells or self.cache.parked(request.prefix):
+            self.cache.borrow(cells, free)
             request.cells = None  # a call that goes on for long would hold them all
         place = self.cache.place(request.prefix, free, known)
         promised = int((self._limit - self.cache.length)[self._running].sum())
@@ -158,7 +157,7 @@ class DecodeLoop:
         """
         while self._running.any():
             outermost = int(np.flatnonzero(self._running)[-1])
-            holes = np.flatnonzero((~self._running & self._spoilt)[:outermost])
+            holes = np.flatnonzero((~self._running & self.cache.spoilt)[:outermost])
             if not len(holes):
                 return
             self._move(outermost, int(holes[0]))
@@ -172,7 +171,7 @@ class DecodeLoop:
         if self._filling.get(request.key) == source:
             self._filling[request.key] = target
         self._lanes[source] = None
-        self._running[source], self._spoilt[source] = False, True
+        self._running[source], self.cache.spoilt[source] = False, True
 
     # -- decoding ----------------------------------------------------------------------------------
 
@@ -245,6 +244,6 @@ class DecodeLoop:
             request.generated = int(self.cache.length[lane]) - len(request.prefix) + 1
         self._lanes[lane] = None
         self._running[lane] = False
-        self._spoilt[lane] = request.finish is not None
+        self.cache.spoilt[lane] = request.finish is not None
         self.cache.tree.touch(lane)
         request.done(request)

@@ -83,10 +83,14 @@ class Lookahead(BeamSearch):
 
 
 def distinct(beams: Sequence[Solution]) -> list[Solution]:
-    """The beams without copies: of those with equal steps, the first."""
+    """The beams without copies: of those with equal steps, the first.
+
+    A solution may end with the separator or with the model's own end of text: one is a copy of the
+    other.
+    """
     first: dict[tuple[str, ...], Solution] = {}
     for beam in beams:
-        first.setdefault(tuple(step.text for step in beam.steps), beam)
+        first.setdefault(tuple(step.text.rstrip() for step in beam.steps), beam)
     return list(first.values())
 
 

@@ -36,7 +36,7 @@ class Dvts:
     def __call__(self, problem: Problem, engine: Engine) -> list[Solution]:
         places, more = divmod(self.n, subtrees := max(1, self.n // self.width))
         trees = [[problem.root] * (places + (i < more)) for i in range(subtrees)]
-        for _ in range(self.rounds + 1):
+        for _ in range(self.rounds):
             trees = [pruned(tree) for tree in grown(trees, engine, steps=1)]
             if all(beam.done for tree in trees for beam in tree):
                 break
