@@ -318,7 +318,7 @@ def gave_way(loop: DecodeLoop, count: int) -> list[Request]:
 
 
 def test_what_gave_way_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "FEW", 1)
+    monkeypatch.setattr(cache, "WORTH", 1)
     loop = loop_of(2)
     beams = gave_way(loop, 14)
     expected = [reference(beam) for beam in beams]
@@ -328,7 +328,7 @@ def test_what_gave_way_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_another_loop_gets_what_gave_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "FEW", 1)
+    monkeypatch.setattr(cache, "WORTH", 1)
     first, second = loop_of(2), loop_of(3)
     beams = [moved(beam, first) for beam in gave_way(first, 14)]
     assert all(first.cache.held(beam.prefix) >= len(beam.prefix) - 1 for beam in beams)
@@ -340,7 +340,7 @@ def test_another_loop_gets_what_gave_way(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_of_what_gave_way_the_oldest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "PARKED", 40)
-    monkeypatch.setattr(cache, "FEW", 1)
+    monkeypatch.setattr(cache, "WORTH", 1)
     loop = loop_of(2)
     beams = gave_way(loop, 14)
     held = [loop.cache.held(beam.prefix) for beam in beams]

@@ -82,7 +82,7 @@ def _drops(name: str, budget: int) -> bool:
     nothing only costs."""
     search = planned(name, budget)
     assert isinstance(search, BeamSearch)
-    return max(1, search.n // search.width) < search.n
+    return min(search.n, search.width) > 1
 
 
 def _last_beats(e: Evidence, other: Aggregation) -> Finding:

@@ -21,12 +21,12 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 PARKED = 256 << 20  # bytes of what gave way
-FEW = 8  # tokens that are as soon decoded again
+WORTH = 8  # tokens that are sooner copied than decoded again
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The first tokens of a prefix, with their keys and values, on the way to another cache."""
+    """The first tokens of a prefix, with their keys and values: parked, or lent to another."""
 
     tokens: Ints
     saved: Any  # as the model saved the sequence, which may go on behind them
@@ -189,7 +189,7 @@ class Cache:
         share, where it gives way for room.
         """
         n = int(self.length[sequence])
-        if n - kept < FEW or self.spoilt[sequence] or self.tree.cells is not None:
+        if n - kept < WORTH or self.spoilt[sequence] or self.tree.cells is not None:
             return
         tokens = self.tree.tokens[sequence, :n].copy()
         key = tokens.tobytes()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ttsolve.engines.cache import Ints
+from ttsolve.engines.cache import WORTH, Ints
 from ttsolve.engines.request import Request
 
 LEAST = 8  # requests of one prefix, so that it is worth having in another loop as well
-WORTH = 8  # tokens of a prefix that are sooner copied from another loop than decoded again
 
 
 @dataclass(frozen=True, slots=True)
