@@ -64,18 +64,21 @@ def test_a_report_has_every_width_and_its_ratio(path: Path) -> None:
 
 def test_every_sample_of_every_problem_and_each_prompt_once(path: Path) -> None:
     problems = [Problem("x" * n) for n in (5, 9, 14)]
-    with LlamaGenerator(path, PromptFormat(), width=4, threads=1) as generator:
+    with LlamaGenerator(path, PromptFormat(), width=30, threads=1, loops=1) as generator:
         prompts = [generator.tokenize(f"{p.question}\n") for p in problems]
         speed = bench.measure(generator, problems, Sampling(max_tokens=5), samples=10)
     assert 30 <= speed.tokens <= 150
     assert speed.prompt_tokens + speed.reused_tokens == 10 * sum(len(p) + 1 for p in prompts)
     assert speed.prompt_tokens <= sum(len(p) + 1 for p in prompts)
     assert speed.loops == 1
+    # What was drawn last in a sample is not decoded, nor twice what two samples begin with.
+    assert speed.decoded <= speed.prompt_tokens + speed.tokens - 30
+    assert speed.shared == speed.tokens / speed.decoded
 
 
 def test_several_loops_decode_each_prompt_once_each(path: Path) -> None:
     problems = [Problem("x" * n) for n in (5, 9, 14)]
-    with LlamaGenerator(path, PromptFormat(), width=8, loops=2) as generator:
+    with LlamaGenerator(path, PromptFormat(), width=60, loops=2) as generator:
         prompts = [generator.tokenize(f"{p.question}\n") for p in problems]
         speed = bench.measure(generator, problems, Sampling(max_tokens=5), samples=20)
     assert speed.loops == 2
@@ -90,7 +93,7 @@ def test_questions_of_a_pair_come_from_its_data(tmp_path: Path) -> None:
     assert bench._questions(pair) == bench.QUESTIONS
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "test.jsonl").write_text('{"problem": "2 + 2?"}\n' * 40)
-    assert bench._questions(pair) == ["2 + 2?"] * 16
+    assert bench._questions(pair) == ["2 + 2?"] * 40
 
 
 def test_the_median_round_counts() -> None:

@@ -107,20 +107,27 @@ def run(loop: DecodeLoop, requests: list[Request], turns: int = 2000) -> None:
         assert turns, "the loop hangs"
 
 
+def asked(request: Request) -> tuple[list[int], int]:
+    """The prefix and the room that were asked for, before what was drawn joined the prefix."""
+    n = request.begun - sum(step.tokens for step in request.steps)
+    return request.prefix[:n].tolist(), request.room + len(request.prefix) - n
+
+
 def reference(request: Request) -> tuple[list[Step], str | None]:
     """The same continuation, one token at a time and nothing shared."""
-    alone = ask(request.prefix.tolist(), request.room)
+    prefix, room = asked(request)
+    alone = ask(prefix, room)
     alone.how = request.how
     settings = Settings.empty(1)
     settings.put(0, request.how)
     drawer = Drawer(len(PIECES))
     steps = Steps(PIECES, ENDS, PROMPT)
-    tokens = request.prefix.tolist()
+    tokens = list(prefix)
     while True:
         at = np.array([len(tokens)], np.int32)
         token = int(drawer.draw(logits_after(tuple(tokens))[None], settings, at)[0])
         tokens.append(token)
-        over = len(tokens) == len(request.prefix) + request.room
+        over = len(tokens) == len(prefix) + room
         if steps.grow(alone, tokens[alone.begun :], over):
             return alone.steps, alone.finish
 
@@ -148,24 +155,49 @@ def test_the_loop_draws_what_one_token_at_a_time_draws(sequences: int, cells: in
         assert [(request.steps, request.finish) for request in requests] == expected
 
 
-def test_a_prompt_is_decoded_once_however_many_samples_grow_from_it() -> None:
-    loop = loop_of(4)
+def test_what_samples_share_is_decoded_once() -> None:
+    """The prompt, and each beginning that some of them have in common."""
+    loop = loop_of(30)
     requests = [ask([2, 3, 2, 3, 7], seed=i) for i in range(30)]
+    expected = [reference(request) for request in requests]
     run(loop, requests)
+    assert [(request.steps, request.finish) for request in requests] == expected
     assert sum(request.decoded for request in requests) == 5
     assert sum(request.reused for request in requests) == 29 * 5
-    # A token that ends a request is never decoded; each request draws one such.
+    drawn = [[token for step in request.steps for token in step.ids] for request in requests]
+    # A token that ends a request is never decoded, for no other goes on behind it; an end token is
+    # no step's.
+    decoded = {
+        tuple(tokens[: n + 1])
+        for request, tokens in zip(requests, drawn, strict=True)
+        for n in range(min(len(tokens), request.generated - 1))
+    }
     dice = loop.model
     assert isinstance(dice, Dice)
-    assert dice.decoded == 5 + sum(request.generated - 1 for request in requests)
+    assert dice.decoded == 5 + len(decoded) < 5 + sum(r.generated - 1 for r in requests)
+
+
+@pytest.mark.parametrize("sequences", [1, 4])
+def test_who_finds_no_lane_where_samples_part_waits_for_one(sequences: int) -> None:
+    """And draws on from where it parted."""
+    loop = loop_of(sequences)
+    requests = [ask([2, 3, 2, 3, 7], seed=i) for i in range(40)]
+    expected = [reference(request) for request in requests]
+    run(loop, requests)
+    assert [(request.steps, request.finish) for request in requests] == expected
+    generated = [sum(step.tokens for step in steps) for steps, _ in expected]
+    for request, n in zip(requests, generated, strict=True):
+        assert n <= request.generated <= n + 1  # an end token is no step's
+        assert request.decoded + request.reused >= 5
 
 
 def test_each_problem_of_many_is_decoded_once() -> None:
-    loop = loop_of(8)
-    requests = [ask([2, 2, 3] + [7] * k, seed=i) for k in range(1, 9) for i in range(16)]
-    run(loop, requests)
+    loop = loop_of(32)
+    problems = [[ask([2, 2, 3] + [7] * k, seed=i) for i in range(16)] for k in range(1, 9)]
+    for requests in problems:
+        run(loop, requests)
     # The problems share their beginnings: one token is new in each after the first.
-    assert sum(request.decoded for request in requests) == 4 + 7
+    assert sum(request.decoded for requests in problems for request in requests) == 4 + 7
 
 
 def test_beams_continue_where_their_parents_ended() -> None:
@@ -240,7 +272,7 @@ def test_after_an_error_the_loop_forgets_and_goes_on() -> None:
 
 
 def tokens_of(request: Request) -> list[int]:
-    return [*request.prefix.tolist(), *(t for step in request.steps for t in step.ids)]
+    return [*asked(request)[0], *(t for step in request.steps for t in step.ids)]
 
 
 def moved(request: Request, source: DecodeLoop) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,23 @@ def test_a_draw_does_not_depend_on_its_batch() -> None:
             for i in range(9)
         ]
         assert together.tolist() == alone
+
+
+@pytest.mark.parametrize("vocabulary", [7, 600, 100_000])
+def test_draws_from_one_row_are_those_of_as_many_equal_rows(vocabulary: int) -> None:
+    random = np.random.default_rng(3)
+    logits = random.standard_normal((6, vocabulary)).astype(np.float32) * 3
+    each = np.array([1, 5, 1, 40, 2, 3], np.int32)
+    row = np.repeat(np.arange(6), each)
+    seed = np.arange(len(row), dtype=np.uint64)
+    kinds = [Sampling(temperature=i % 3 / 2, top_p=1 - i % 2 / 10, min_p=i / 50) for i in range(6)]
+    how = settings(*(replace(kinds[r], seed=i) for i, r in enumerate(row)))
+    at = np.arange(6, dtype=np.int32) * 7
+    expected = Drawer(vocabulary).draw(logits[row], how, at[row]).tolist()
+    for threads in 1, 3:
+        drawer = Drawer(vocabulary, threads=threads)
+        assert drawer.draw(logits, settings(*kinds), at, each, seed).tolist() == expected
+    assert len(set(expected)) > 4
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 16])

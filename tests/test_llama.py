@@ -94,7 +94,7 @@ def test_samples_depend_on_their_seeds_alone(
 
 @pytest.mark.parametrize("kv", ["split", "unified"])
 def test_a_prompt_is_decoded_once(open_generator: Callable[..., LlamaGenerator], kv: str) -> None:
-    generator = open_generator(kv=kv)
+    generator = open_generator(kv=kv, width=40, loops=1)
     prompt = len(generator.tokenize(PROMPT.render(QUESTION.question))) + 1  # BOS
     how = [Sampling(seed=i, max_tokens=20) for i in range(40)]
     out, usage = generator.sample([QUESTION.root] * 40, how)

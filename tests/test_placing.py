@@ -58,6 +58,8 @@ def loops(parts: Sequence[Part]) -> list[int]:
         (24, IDLE, [8, 8, 8]),
         (64, IDLE, [24, 24, 16]),
         (24, (0, 50, 0), [16, 0, 8]),  # who is busy gets none
+        (24, (40, 50, 30), [0, 0, 24]),  # none would be idle: what they share is computed once
+        (64, (40, 50, 30), [16, 8, 40]),
     ],
 )
 def test_samples_of_one_problem_are_shared_out_in_large_parts(n, load, expected):

@@ -254,15 +254,18 @@ def test_speeds_are_a_table_of_rates_and_ratios(capsys: pytest.CaptureFixture[st
         kv="split",
         context=512,
         plain=Speed(1, 2000, 1.0),
-        engine=(Speed(1, 3000, 1.0, outside=0.5), Speed(64, 10_000, 1.0, outside=0.15, loops=4)),
+        engine=(
+            Speed(1, 3000, 1.0, outside=0.5, decoded=3000),
+            Speed(64, 10_000, 1.0, outside=0.15, loops=4, decoded=2000),
+        ),
         verifier=VerifierSpeed(9000.0, 20_000.0, tokens=1000, device="CUDA (A)"),
     )
     render_pairs.show_speed(report)
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "                tokens/s  ratio  loops  outside llama_decode",
+        "                tokens/s  ratio  loops shared  outside llama_decode",
         "plain loop         2,000   1.00      1",
-        "width 1            3,000   1.50      1  50%",
-        "width 64          10,000   5.00      4  15%",
+        "width 1            3,000   1.50      1    1.0  50%",
+        "width 64          10,000   5.00      4    5.0  15%",
         "verifier          20,000                whole solutions, CUDA (A)",
         "                   9,000                step by step",
     ]

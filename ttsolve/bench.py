@@ -34,17 +34,23 @@ class Speed:
     """What was generated in a time."""
 
     width: int  # samples at once
-    tokens: int  # generated
+    tokens: int  # generated: what was drawn for each sample
     seconds: float
     prompt_tokens: int = 0  # decoded for prompts
     reused_tokens: int = 0  # of prompts, not decoded again
     outside: float = 0.0  # share of the decode loops' time spent outside llama_decode
     loops: int = 1  # that decoded side by side
+    decoded: int = 0  # tokens, prompts among them: what samples share is decoded once
 
     @property
     def rate(self) -> float:
         """Generated tokens a second, prompts included in the time."""
         return self.tokens / self.seconds
+
+    @property
+    def shared(self) -> float:
+        """Tokens generated for each one decoded."""
+        return self.tokens / max(1, self.decoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ def run_pair(pair: Pair, *, gpu_layers: int = -1) -> Report:
     return run(pair.generator_path, _questions(pair), pair.prompt, verifier, gpu_layers=gpu_layers)
 
 
-def _questions(pair: Pair, n: int = 16) -> Sequence[str]:
+def _questions(pair: Pair, n: int = 48) -> Sequence[str]:
     file = pair.folder / "data" / "test.jsonl"
     if not file.is_file():
         return QUESTIONS
@@ -170,15 +176,16 @@ def measure(
     seconds: float | None = None,
     samples: int | None = None,
 ) -> Speed:
-    """Draw `samples` of each problem (None: four times the width), all asked for at once.
+    """Draw `samples` of each problem (None: the width, or 4), all asked for at once.
 
     `seconds`: stop, or go on, until they have passed; None: each sample once and to its end.
     """
-    samples = samples or 4 * generator.width
+    samples = samples or max(4, generator.width)
     stop = threading.Event()
     roots = [problem.root for problem in problems for _ in range(samples)]
     speed = Speed(generator.width, 0, 0.0, loops=generator.loops)
     loop, decode = generator.timing()
+    decoded = generator.decoded()
     started = time.perf_counter()
     with _alarm(stop, seconds):
         while not stop.is_set():
@@ -195,7 +202,8 @@ def measure(
     passed = time.perf_counter() - started
     loop_now, decode_now = generator.timing()
     outside = 1 - (decode_now - decode) / (loop_now - loop)
-    return replace(speed, seconds=passed, outside=outside)
+    decoded = generator.decoded() - decoded
+    return replace(speed, seconds=passed, outside=outside, decoded=decoded)
 
 
 def verify(

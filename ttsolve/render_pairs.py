@@ -57,12 +57,12 @@ def show_speed(report: Report) -> None:
         f"{printable(report.generator)}: {quantity(report.params, ' parameters')}, "
         f"{report.device}, {report.kv} KV cache of {report.context} tokens a sequence"
     )
-    line(f"{'':14} {'tokens/s':>9} {'ratio':>6} {'loops':>6}  outside llama_decode")
+    line(f"{'':14} {'tokens/s':>9} {'ratio':>6} {'loops':>6} {'shared':>6}  outside llama_decode")
     line(f"{'plain loop':14} {report.plain.rate:>9,.0f} {1:>6.2f} {1:>6}")
     for speed, ratio in zip(report.engine, report.ratios, strict=True):
         line(
-            f"{f'width {speed.width}':14} {speed.rate:>9,.0f} {ratio:>6.2f} {speed.loops:>6}  "
-            f"{speed.outside:.0%}"
+            f"{f'width {speed.width}':14} {speed.rate:>9,.0f} {ratio:>6.2f} {speed.loops:>6} "
+            f"{speed.shared:>6.1f}  {speed.outside:.0%}"
         )
     if report.verifier:
         where = f"whole solutions, {report.verifier.device}"

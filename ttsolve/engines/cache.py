@@ -40,6 +40,7 @@ class Decoder(Protocol):
     batch: int  # tokens one call of `decode` takes
     contiguous: bool  # a batch is quicker when its sequences stand side by side
     seconds: float  # spent decoding so far
+    decoded: int  # tokens so far
 
     def decode(self, tokens: Ints, at: Ints, sequences: Ints, wanted: Bools) -> Floats | None:
         """Decode a batch, all [n]; the logits [wanted tokens, vocabulary], valid until the next

@@ -1,9 +1,14 @@
 """The continuous decode loop: requests of all callers share one batch, prefixes share one cache.
 
 Each turn of the loop gives free sequences ("lanes") to waiting requests, first come first served;
-decodes one batch (a token of every running request, and as much of the new prefixes as fits beside
-them); draws one token for each; and hands back what ended. A prefix that several requests ask for
-is decoded once: the others wait for it, fork its cells and draw their first tokens from its logits.
+decodes one batch (a token of every lane, and as much of the new prefixes as fits beside them);
+draws a token for each request; and hands back what ended.
+
+Requests that are the same text so far are decoded once: they ride in one lane, and each draws its
+own token from the lane's logits. Those that draw another token than most leave the lane: that token
+joins their prefix, and they wait, before all that have not begun, for a lane that forks the cells
+they left. So of many samples of one problem each beginning that some share is computed once, and
+each is what it would be alone.
 """
 
 from __future__ import annotations
@@ -13,12 +18,15 @@ from collections import OrderedDict, deque
 
 import numpy as np
 
-from ttsolve.engines.cache import Bools, Cache, Decoder, Floats, Ints
-from ttsolve.engines.draw import Drawer, Settings
+from ttsolve.engines.cache import Cache, Decoder, Floats, Ints
+from ttsolve.engines.draw import Drawer
 from ttsolve.engines.kvtree import KVTree, Place
+from ttsolve.engines.lanes import Lanes
 from ttsolve.engines.request import Request, Steps
 from ttsolve.engines.rollouts import Known, Rollouts
 from ttsolve.prompts import PromptFormat
+
+RIDERS = 8  # a lane on average, before others may begin: more would leave faster than lanes free up
 
 
 class DecodeLoop:
@@ -30,34 +38,29 @@ class DecodeLoop:
     def __init__(
         self, model: Decoder, prompt: PromptFormat, tree: KVTree, known: Known | None = None
     ):
-        n = len(tree.length)
         self.model = model
         self.seconds = 0.0  # spent in turns; the rest of the time there was nothing to do
         self.waiting: deque[Request] = deque()
         self.cache = Cache(model, tree)
         self._steps = Steps(model.pieces, model.ends, prompt)
-        self._lanes: list[Request | None] = [None] * n  # the request in each sequence
-        self._running = np.zeros(n, bool)
-        self._filling: dict[bytes, int] = {}  # prefixes in the making, by content: their lane
+        self._lanes = Lanes(len(tree.length))
         self._last: OrderedDict[bytes, Floats] = OrderedDict()  # logits after recent prefixes
-        self._next = np.zeros(n, np.int32)  # drawn, to be decoded in the next turn
-        self._limit = np.zeros(n, np.int32)  # the length at which each lane must end
-        self._settings = Settings.empty(n)
         self._drawer = Drawer(len(model.pieces))
         self._rollouts = Rollouts(self._drawer, self._steps, known or Known(len(model.pieces)))
 
     @property
     def load(self) -> int:
         """How many requests wait or run."""
-        return len(self.waiting) + int(self._running.sum())
+        return len(self.waiting) + self._lanes.load
 
     def turn(self) -> None:
         """Admit, decode, draw."""
         started = time.perf_counter()
-        self._admit()
-        if self.model.contiguous and not self.waiting:
+        while self._admit():
+            pass  # those that parted may find a lane at once
+        if self.model.contiguous:
             self._close_gaps()
-        if self._running.any():
+        if self._lanes.running.any():
             self._advance()
         self.seconds += time.perf_counter() - started
 
@@ -66,76 +69,101 @@ class DecodeLoop:
         mine = [request for request in self.waiting if request.owner is owner]
         self.waiting = deque(request for request in self.waiting if request.owner is not owner)
         for request in mine:
-            request.finish = "budget"
-            request.done(request)
-        for lane, running in enumerate(self._lanes):
-            if running is not None and running.owner is owner:
-                self._steps.close(running, self._in_hand(lane, running))
-                running.finish = "budget"
-                self._end(lane, running)
+            self._stop(request, request.prefix[request.begun :].tolist())
+        for lane, riders in enumerate(self._lanes.riders):
+            mine = [request for request in riders if request.owner is owner]
+            for request in mine:
+                if self._lanes.is_filling(lane, request):
+                    self._stop(request, request.prefix[request.begun :].tolist())
+                else:
+                    request.generated += self._drawn(lane, request)
+                    self._stop(request, self._in_hand(lane, request, int(self._lanes.next[lane])))
+            if mine:
+                self._keep(lane, [request for request in riders if request.owner is not owner])
 
     def forget(self) -> None:
         """Drop all requests and empty the cache: the way back from an error."""
         self.waiting.clear()
-        self._lanes = [None] * len(self._lanes)
-        self._running[:] = False
-        self._filling.clear()
+        self._lanes.clear()
         self._last.clear()
         self._rollouts.known.clear()
         self.cache.clear()
 
     # -- admission ---------------------------------------------------------------------------------
 
-    def _admit(self) -> None:
-        """Give free lanes to waiting requests; draw where the prefix is complete already."""
-        room = len(self._lanes) - int(self._running.sum())
-        if not room or not self.waiting:
-            return
-        head = [self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]
-        head = self._rollouts.follow(head)
+    def _admit(self) -> bool:
+        """Give lanes to waiting requests, and draw where the prefix is complete already; whether
+        any was."""
+        head = self._rollouts.follow(self._head())
         for request in {request.key: request for request in head}.values():
             tree = self.cache.tree
             tree.touch(int(tree.common(request.prefix).argmax()))  # gives way last
         held: list[Request] = []
-        ready: list[int] = []
-        rows: list[Floats] = []
-        for i, request in enumerate(head):
-            if request.key in self._filling:  # in the making: its lane is kept for it
+        unmoved = dict(self._lanes.filling)  # lanes where nothing is drawn yet, by their prefix
+        ready: dict[int, Floats] = {}
+        for request in head:
+            lane = unmoved.get(request.key)
+            if lane is not None and self._lanes.riders[lane][0].alike(request):
+                self._lanes.riders[lane].append(request)
+                request.found(0)
+                continue
+            if request.key in self._lanes.filling:  # drawn from otherwise, when it is complete
                 held.append(request)
                 continue
             logits = self._known(request.key)  # once: other loops may let it be forgotten
             lane = self._start(request, known=logits is not None)
             if lane is None:
-                held += head[i:]
-                break
-            if logits is not None and request.key not in self._filling:
-                ready.append(lane)
-                rows.append(logits)
+                held.append(request)
+                continue
+            unmoved[request.key] = lane
+            if logits is not None and request.key not in self._lanes.filling:
+                ready[lane] = logits
         self.waiting.extendleft(reversed(held))
         if ready:
-            self._draw(np.array(ready, np.int32), np.stack(rows))
+            self._draw(np.array(list(ready), np.int32), np.stack(list(ready.values())))
+        return bool(ready)
+
+    def _head(self) -> list[Request]:
+        """Those that wait longest: of as many prefixes as there are free lanes, and all that follow
+        each other with the same one, so that they begin as one."""
+        free = int(self._lanes.free.sum())
+        most = RIDERS * len(self._lanes) - self._lanes.load
+        head: list[Request] = []
+        keys: set[bytes] = set()
+        while self.waiting:
+            key = self.waiting[0].key
+            if key not in keys and (len(keys) == free or len(head) >= most):
+                break
+            keys.add(key)
+            head.append(self.waiting.popleft())
+        return head
 
     def _start(self, request: Request, known: bool) -> int | None:
-        """Put a request into a lane; None when a shared cache has no cells for it now."""
-        free = ~self._running
+        """Put a request into a lane; None when there is none, or a shared cache has no cells for it
+        now."""
+        free = self._lanes.free
+        if not free.any():
+            return None
         if cells := request.cells or self.cache.parked(request.prefix):
             self.cache.borrow(cells, free)
             request.cells = None  # a call that goes on for long would hold them all
         place = self.cache.place(request.prefix, free, known)
-        promised = int((self._limit - self.cache.length)[self._running].sum())
-        needed = len(request.prefix) - place.reused + request.room
-        if not self.cache.make_room(promised + needed, free, place):
-            if self._running.any():
+        missing = len(request.prefix) - place.reused
+        promised = int((self._lanes.limit - self.cache.length)[~free].sum())
+        if not self.cache.make_room(promised + missing + request.room, free, place):
+            if not free.all():
                 return None
             self.cache.clear()  # alone it fits
             place = Place(place.sequence, None, 0)
+            missing = len(request.prefix)
+        lane = place.sequence
         self.cache.take(place)
-        request.reused = place.reused
-        request.decoded = len(request.prefix) - place.reused
-        if request.decoded:
-            self._filling[request.key] = place.sequence
-        self._occupy(place.sequence, request)
-        return place.sequence
+        self.cache.spoilt[lane] = True  # until somebody ends there who may be asked to go on
+        request.found(missing)
+        if missing:
+            self._lanes.filling[request.key] = lane
+        self._lanes.occupy(lane, [request])
+        return lane
 
     def _known(self, key: bytes) -> Floats | None:
         """The logits after the prefix of this content, if they are remembered."""
@@ -144,106 +172,102 @@ class DecodeLoop:
             return self._last[key]
         return self._rollouts.known.after(key)
 
-    def _occupy(self, lane: int, request: Request) -> None:
-        self._lanes[lane] = request
-        self._running[lane] = True
-        self._limit[lane] = len(request.prefix) + request.room
-        self._settings.put(lane, request.how)
-
     def _close_gaps(self) -> None:
         """Move the outermost running lanes into the holes that ended requests left.
 
         What waits in a hole for another round (a beam's prefix) stays where it is.
         """
-        while self._running.any():
-            outermost = int(np.flatnonzero(self._running)[-1])
-            holes = np.flatnonzero((~self._running & self.cache.spoilt)[:outermost])
+        spoilt = self.cache.spoilt
+        while self._lanes.running.any():
+            source = int(np.flatnonzero(self._lanes.running)[-1])
+            holes = np.flatnonzero((self._lanes.free & spoilt)[:source])
             if not len(holes):
                 return
-            self._move(outermost, int(holes[0]))
-
-    def _move(self, source: int, target: int) -> None:
-        request = self._lanes[source]
-        assert request is not None
-        self.cache.take(Place(target, source, int(self.cache.length[source])))
-        self._next[target] = self._next[source]
-        self._occupy(target, request)
-        if self._filling.get(request.key) == source:
-            self._filling[request.key] = target
-        self._lanes[source] = None
-        self._running[source], self.cache.spoilt[source] = False, True
+            target = int(holes[0])
+            self.cache.take(Place(target, source, int(self.cache.length[source])))
+            spoilt[target], spoilt[source] = spoilt[source], True
+            self._lanes.move(source, target)
 
     # -- decoding ----------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        tokens, at, lanes, wanted = self._batch()
+        tokens, at, lanes, wanted = self._lanes.batch(self.cache.length, self.model.batch)
         logits = self.cache.decode(tokens, at, lanes, wanted)
         if logits is None:
             return
         drawing = lanes[wanted]
-        for key, lane in list(self._filling.items()):
+        for key, lane in list(self._lanes.filling.items()):
             rows = np.flatnonzero(drawing == lane)
             if len(rows):
-                del self._filling[key]
+                del self._lanes.filling[key]
+                if self._lanes.riders[lane][0].generated:
+                    continue  # it parted from others: nobody else asks for this prefix
                 self._last[key] = logits[rows[0]].copy()
                 if len(self._last) > len(self._lanes):
                     self._last.popitem(last=False)
         if len(drawing):
             self._draw(drawing, logits)
 
-    def _batch(self) -> tuple[Ints, Ints, Ints, Bools]:
-        """Tokens, positions, lanes and whether their logits are wanted, in the order of lanes."""
-        stepping = self._running.copy()
-        stepping[list(self._filling.values())] = False
-        lanes = np.flatnonzero(stepping).astype(np.int32)
-        length = self.cache.length
-        parts = [(self._next[lanes], length[lanes], lanes, np.ones(len(lanes), bool))]
-        left = self.model.batch - len(lanes)
-        for lane in self._filling.values():
-            request = self._lanes[lane]
-            assert request is not None
-            tokens = request.prefix[length[lane] : length[lane] + left]
-            left -= len(tokens)
-            at = length[lane] + np.arange(len(tokens), dtype=np.int32)
-            wanted = at == len(request.prefix) - 1
-            parts.append((tokens, at, np.full(len(tokens), lane, np.int32), wanted))
-        if len(parts) == 1:
-            return parts[0]
-        tokens, at, lanes, wanted = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort(lanes, kind="stable")
-        return tokens[order], at[order], lanes[order], wanted[order]
-
     def _draw(self, lanes: Ints, logits: Floats) -> None:
-        """Draw the next token of each lane [n] from its row of `logits` [n, vocabulary]."""
-        position = self.cache.length[lanes]
-        for row in np.flatnonzero(self._settings.temperature[lanes] == 0).tolist():
-            prefix = self.cache.tree.tokens[lanes[row], : position[row]]
+        """Draw the next tokens of all in each lane [n] from its row of `logits` [n, vocabulary]."""
+        length = self.cache.length[lanes]
+        for row in self._lanes.greedy(lanes):
+            prefix = self.cache.tree.tokens[lanes[row], : length[row]]
             self._rollouts.known.keep(prefix, logits[row])
-        tokens = self._drawer.draw(logits, self._settings[lanes], position)
-        self._next[lanes] = tokens
-        over = position + 1 >= self._limit[lanes]
-        for i in np.flatnonzero(self._steps.marks[tokens] | over).tolist():
-            lane = int(lanes[i])
-            request = self._lanes[lane]
-            assert request is not None
-            if self._steps.grow(request, self._in_hand(lane, request), bool(over[i])):
-                self._end(lane, request)
+        how, each, seed = self._lanes.settings(lanes)
+        tokens = self._drawer.draw(logits, how, length, each, seed)
+        first = each.cumsum() - each
+        self._lanes.next[lanes] = tokens[first]
+        over = length + 1 >= self._lanes.limit[lanes]
+        parts = tokens != np.repeat(tokens[first], each)
+        look = over | np.logical_or.reduceat(self._steps.marks[tokens] | parts, first)
+        for i in np.flatnonzero(look).tolist():
+            drawn = tokens[first[i] : first[i] + each[i]].tolist()
+            self._grow(int(lanes[i]), drawn, bool(over[i]))
 
-    def _in_hand(self, lane: int, request: Request) -> list[int]:
+    def _grow(self, lane: int, drawn: list[int], over: bool) -> None:
+        """See who in the lane ends with the token it drew, and who leaves for another lane."""
+        going: dict[int, list[Request]] = {}
+        for request, token in zip(self._lanes.riders[lane], drawn, strict=True):
+            if (over or self._steps.marks[token]) and self._steps.grow(
+                request, self._in_hand(lane, request, token), over
+            ):
+                request.generated += self._drawn(lane, request)
+                self.cache.spoilt[lane] &= request.finish is not None
+                request.done(request)
+            else:
+                going.setdefault(token, []).append(request)
+        staying = max(going, key=lambda token: len(going[token]), default=None)
+        prefix = self.cache.tree.tokens[lane, : self.cache.length[lane]]
+        for token in reversed(going):
+            if token == staying:
+                self._lanes.next[lane] = token
+                continue
+            longer = np.append(prefix, np.int32(token))
+            key = longer.tobytes()
+            for request in going[token]:
+                request.generated += self._drawn(lane, request)
+                request.go_on(longer, key)
+            self.waiting.extendleft(reversed(going[token]))
+        self._keep(lane, [] if staying is None else going[staying])
+
+    def _keep(self, lane: int, riders: list[Request]) -> None:
+        self._lanes.keep(lane, riders)
+        if not riders:
+            self.cache.tree.touch(lane)
+
+    def _drawn(self, lane: int, request: Request) -> int:
+        """How many tokens a rider drew in the lane, the last one included."""
+        return int(self.cache.length[lane]) - len(request.prefix) + 1
+
+    def _in_hand(self, lane: int, request: Request, token: int) -> list[int]:
         """The ids of the step in hand, with the token drawn last (which no cache holds yet)."""
         length = int(self.cache.length[lane])
         ids: list[int] = self.cache.tree.tokens[lane, request.begun : length].tolist()
-        if request.begun <= length and self._filling.get(request.key) != lane:
-            ids.append(int(self._next[lane]))
-        return ids
+        return [*ids, token] if request.begun <= length else ids
 
-    def _end(self, lane: int, request: Request) -> None:
-        if self._filling.get(request.key) == lane:
-            del self._filling[request.key]
-        else:
-            request.generated = int(self.cache.length[lane]) - len(request.prefix) + 1
-        self._lanes[lane] = None
-        self._running[lane] = False
-        self.cache.spoilt[lane] = request.finish is not None
-        self.cache.tree.touch(lane)
+    def _stop(self, request: Request, ids: list[int]) -> None:
+        """End a request as it stands; `ids`: of the step in hand."""
+        self._steps.close(request, ids)
+        request.finish = "budget"
         request.done(request)

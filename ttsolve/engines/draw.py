@@ -1,7 +1,8 @@
 """Tokens from logits: vectorised over the batch, and without state.
 
 A draw depends on its logits, its settings and one number in [0, 1) hashed from (seed, position), so
-what else is in the batch, or a resumed run, cannot change it. NumPy over blocks of rows that fit a
+what else is in the batch, or a resumed run, cannot change it. Draws from one distribution, which
+differ in their seeds alone, compute it once. NumPy over blocks of rows that fit a
 core's cache is faster here than one native sampler chain a sequence, for 600 tokens as for 150,000.
 Rows of a large vocabulary are shared out among the cores: beside a GPU they would hold it up.
 """
@@ -87,39 +88,58 @@ class Drawer:
         self._scratch = np.zeros(size, np.float32)
         self._pool = ThreadPoolExecutor(threads, "ttsolve-draw") if threads > 1 else None
 
-    def draw(self, logits: Floats, how: Settings, position: Ints) -> Ints:
-        """One token a row of `logits` [n, vocabulary]: the inverse of the cumulative distribution.
+    def draw(
+        self,
+        logits: Floats,
+        how: Settings,
+        position: Ints,
+        each: Ints | None = None,
+        seed: NDArray[np.uint64] | None = None,
+    ) -> Ints:
+        """Tokens from rows of `logits` [n, vocabulary]: inverses of the cumulative distributions.
 
         Top-k, top-p and min-p cut the distribution at temperature 1, in that order, as llama.cpp
         does; the temperature comes last. Tokens as likely as the last one kept are kept too.
-        """
-        u = uniforms(how.seed, position)
-        if len(logits) <= self._rows:
-            return self._draw(logits, how, u, self._scratch[0]).astype(np.int32)
-        out = np.empty(len(logits), np.int32)
-        parts = [slice(i, i + self._rows) for i in range(0, len(logits), self._rows)]
 
-        def draw(scratch: Floats, first: int) -> None:
+        how, position: of each row, [n]. each: how many draws there are from each row, one after
+        the other [n], and `seed` [m] of each draw; None: one from each row.
+        """
+        n = len(logits)
+        if each is None or seed is None:
+            each, seed = np.ones(n, np.int32), how.seed
+        row = np.repeat(np.arange(n), each)
+        u = uniforms(seed, position[row])
+        if n <= self._rows:
+            return self._draw(logits, how, u, row, self._scratch[0]).astype(np.int32)
+        out = np.empty(len(u), np.int32)
+        parts = [slice(i, i + self._rows) for i in range(0, n, self._rows)]
+        bounds = [0, *each.cumsum()[self._rows - 1 :: self._rows].tolist(), len(u)]
+
+        def draw(scratch: Floats, worker: int) -> None:
             """The parts of one thread."""
-            for part in parts[first :: len(self._scratch)]:
-                out[part] = self._draw(logits[part], how[part], u[part], scratch)
+            for i in range(worker, len(parts), len(self._scratch)):
+                part, draws = parts[i], slice(bounds[i], bounds[i + 1])
+                rows = row[draws] - part.start
+                out[draws] = self._draw(logits[part], how[part], u[draws], rows, scratch)
 
         if self._pool:
-            list(self._pool.map(draw, self._scratch, range(len(parts))))
+            list(self._pool.map(draw, self._scratch, range(len(self._scratch))))
         else:
             draw(self._scratch[0], 0)
         return out
 
-    def _draw(self, logits: Floats, how: Settings, u: Doubles, scratch: Floats) -> NDArray[np.intp]:
+    def _draw(
+        self, logits: Floats, how: Settings, u: Doubles, row: NDArray[np.intp], scratch: Floats
+    ) -> NDArray[np.intp]:
+        """One token for each of `u` [m], from that `row` [m] of `logits` [n, vocabulary]."""
         best: NDArray[np.intp] = logits.argmax(axis=1)
         sampled = how.temperature > 0
         if not sampled.any():
-            return best
+            return best[row]
         n = len(best)
-        rows = np.arange(n)
         chunks = scratch[:n]
         x = chunks.reshape(n, -1)[:, : self._vocabulary]
-        np.subtract(logits, logits[rows, best][:, None], out=x)  # the likeliest is at 0
+        np.subtract(logits, logits[np.arange(n), best][:, None], out=x)  # the likeliest is at 0
         _cut(x, how)
         temperature = np.where(sampled, how.temperature, np.float32(1))
         if (temperature != 1).any():
@@ -128,13 +148,14 @@ class Drawer:
         # First over sums of chunks, then inside one: a running sum over every weight would take
         # longer than all the rest.
         mass = chunks.sum(axis=2)
-        total = mass.cumsum(axis=1, dtype=np.float64)
+        total = mass.cumsum(axis=1, dtype=np.float64)[row]
         target = u * total[:, -1]
         chunk = _first_above(total, target)
-        share = 1 - (total[rows, chunk] - target) / mass[rows, chunk]  # of the chunk, to the target
-        total = chunks[rows, chunk].cumsum(axis=1, dtype=np.float64)
+        above = total[np.arange(len(row)), chunk] - target
+        share = 1 - above / mass[row, chunk]  # of the chunk, to the target
+        total = chunks[row, chunk].cumsum(axis=1, dtype=np.float64)
         token = _first_above(total, np.minimum(np.maximum(share, 0), BELOW_ONE) * total[:, -1])
-        return np.where(sampled, chunk * chunks.shape[2] + token, best)
+        return np.where(sampled[row], chunk * chunks.shape[2] + token, best[row])
 
 
 def _first_above(total: Doubles, target: Doubles) -> NDArray[np.intp]:

@@ -158,6 +158,10 @@ class LlamaGenerator:
         """Seconds spent in all decode loops so far, and how many of them inside llama_decode."""
         return sum(x.seconds for x in self._loops), sum(x.model.seconds for x in self._loops)
 
+    def decoded(self) -> int:
+        """Tokens decoded so far: prompts, and once what several samples share."""
+        return sum(loop.model.decoded for loop in self._loops)
+
     def close(self) -> None:
         """Free the model; safe to call twice."""
         self._close()

@@ -82,7 +82,7 @@ class LlamaContext:
         kv: Layout,
         threads: int | None,
     ) -> None:
-        self.seconds = 0.0
+        self.seconds, self.decoded = 0.0, 0
         self.width, self.kv = width, kv
         self.pieces, self.ends, self.vocab_size = model.pieces, model.ends, model.vocab_size
         self.contiguous = kv == "split"
@@ -150,7 +150,7 @@ class LlamaContext:
         self.decode(zeros, zeros, lanes, np.ones(n, bool))
         for sequence in range(n):
             self.trim(sequence, 0)
-        passed, self.seconds = self.seconds - before, before
+        passed, self.seconds, self.decoded = self.seconds - before, before, 0
         return passed
 
     def decode(
@@ -165,6 +165,7 @@ class LlamaContext:
         code = llama_cpp.llama_decode(self._context, self._batch)
         llama_cpp.llama_synchronize(self._context)
         self.seconds += time.perf_counter() - started
+        self.decoded += n
         if code == ABORTED:
             return None
         if code:

@@ -25,8 +25,10 @@ def place(
 ) -> list[Part]:
     """Share out requests among loops that all have as much room and are as fast.
 
-    Requests of one prefix go in parts of `LEAST` or more, or as one. A part goes to the loop that
-    holds most of its prefix, unless it would have less to do elsewhere, even with all of this part.
+    Requests of one prefix compute what they share once, if they go together. So they do where every
+    loop has as much to do as they bring; else they go in parts of `LEAST` or more. A part goes to
+    the loop that holds most of its prefix, unless it would have less to do elsewhere, even with all
+    of this part.
 
     load: requests that each loop has already. held: how many first tokens of a prefix stand in the
     cache of each.
@@ -35,7 +37,7 @@ def place(
     for group in _by_prefix(requests):
         holds = held(group[0].prefix)
         home = max(loops, key=lambda loop: (holds[loop], -load[loop]))
-        n = max(1, len(group) // LEAST)
+        n = max(1, len(group) // LEAST) if min(load) < len(group) else 1
         for part in (group[i::n] for i in range(n)):
             idle = min(loops, key=lambda loop: (load[loop], -holds[loop]))
             loop = home if load[home] < load[idle] + len(part) else idle

@@ -38,11 +38,29 @@ class Request:
         self.key = self.prefix.tobytes()
         self.begun = len(self.prefix)
 
+    def alike(self, other: Request) -> bool:
+        """Whether both draw from the same distribution, as long as they are the same text."""
+        mine, its = self.how, other.how
+        return self.room == other.room and (
+            (mine.temperature, mine.top_k, mine.top_p, mine.min_p)
+            == (its.temperature, its.top_k, its.top_p, its.min_p)
+        )
+
     def extend(self, token: int) -> None:
         """Let a token that is drawn already join the prefix."""
-        self.prefix = np.append(self.prefix, np.int32(token))
-        self.key = self.prefix.tobytes()
-        self.room -= 1
+        longer = np.append(self.prefix, np.int32(token))
+        self.go_on(longer, longer.tobytes())
+
+    def go_on(self, longer: Ints, key: bytes) -> None:
+        """Let tokens that are drawn already join the prefix, which is then `longer`."""
+        self.room -= len(longer) - len(self.prefix)
+        self.prefix, self.key = longer, key
+
+    def found(self, missing: int) -> None:
+        """Note that all tokens of the prefix but so many were in the cache."""
+        # Of tokens it drew in another lane, the last was in no cache; it is among the generated.
+        self.decoded += max(0, missing - (self.generated > 0))
+        self.reused = max(self.reused, len(self.prefix) - self.generated - self.decoded)
 
 
 class Steps:

@@ -70,7 +70,7 @@ class Rollouts:
             going = self._going([going[row][0] for row in agree])
         for request in requests:
             if request.over:
-                request.reused = len(request.prefix)
+                request.found(0)
                 request.done(request)
         return [request for request in requests if not request.over]
 
