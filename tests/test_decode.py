@@ -9,7 +9,7 @@ import pytest
 
 from ttsolve.core import Step
 from ttsolve.engine import Sampling
-from ttsolve.engines import cache
+from ttsolve.engines import cache, decode
 from ttsolve.engines.decode import DecodeLoop
 from ttsolve.engines.draw import Drawer, Settings
 from ttsolve.engines.kvtree import KVTree, Place
@@ -189,6 +189,69 @@ def test_who_finds_no_lane_where_samples_part_waits_for_one(sequences: int) -> N
     for request, n in zip(requests, generated, strict=True):
         assert n <= request.generated <= n + 1  # an end token is no step's
         assert request.decoded + request.reused >= 5
+    # What gave way while they waited is decoded again; that is less than what they share.
+    dice = loop.model
+    assert isinstance(dice, Dice)
+    alone = 5 + sum(request.generated - 1 for request in requests)
+    assert sequences == 1 or dice.decoded < alone
+
+
+def test_who_left_others_takes_a_free_lane_however_many_ride(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`RIDERS` keeps back those that have not begun, no others."""
+    monkeypatch.setattr(decode, "RIDERS", 1)
+    loop = loop_of(8)
+    loop.waiting.extend(ask([2, 3, 2, 3, 7], seed=i) for i in range(40))
+    for _ in range(3):
+        loop.turn()
+    assert loop._lanes.running.sum() > 4
+
+
+def test_nobody_is_overtaken_where_sequences_share_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that needs many begins although small ones keep coming."""
+    endless = logits_after
+
+    def going_on(tokens: tuple[int, ...]) -> np.ndarray:
+        return endless(tokens) - 50 * np.isin(np.arange(len(PIECES)), [0, 6])
+
+    monkeypatch.setattr("test_decode.logits_after", going_on)
+    loop, random = loop_of(8, cells=60), np.random.default_rng(1)
+    large = ask([2, 2, 2, 2], 36)
+    loop.waiting.extend([ask([3], 8), ask([7], 8), large])
+    for i in range(200):
+        if len(loop.waiting) < 4:
+            loop.waiting.append(ask([2 + i % 2, 3 + i % 3, 7], int(random.integers(5, 12))))
+        loop.turn()
+        if large.finish:
+            break
+    assert large.finish == "length"
+
+
+def test_a_beam_goes_on_although_others_went_on_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its prefix lies in the middle of a lane, which gives way later."""
+    monkeypatch.setattr(cache, "WORTH", 1)
+    prefix = [2, 3, 7, 7, 2, 3, 7, 7, 2, 3]
+    for seed in range(0, 60, 2):
+        loop = loop_of(2)
+        beams = [ask(prefix, steps=1, seed=seed + i) for i in range(2)]
+        run(loop, beams)
+        kept = [tokens_of(beam) for beam in beams if beam.finish is None]
+        run(loop, [ask([3, 3, 3, 3, i], 4, seed=i) for i in (2, 3, 7, 5)])
+        for tokens in kept:
+            further = ask(tokens, 4)
+            run(loop, [further])
+            assert further.decoded == 1
+
+
+def test_what_is_lent_is_kept_by_none_that_ride_together() -> None:
+    first, second = loop_of(3), loop_of(4)
+    run(first, [ask([2, 3, 7, 7, 2, 3, 7], seed=1)])
+    beams = [moved(ask([2, 3, 7, 7, 2, 3, 7], seed=i), first) for i in range(2)]
+    run(second, beams)
+    assert not any(beam.cells for beam in beams)
 
 
 def test_each_problem_of_many_is_decoded_once() -> None:

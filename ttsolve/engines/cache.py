@@ -99,7 +99,7 @@ class Cache:
 
     def take(self, place: Place) -> None:
         """Make the sequence of `place` hold the shared tokens and nothing else."""
-        self._park(place.sequence, 0 if place.source is not None else place.reused)
+        self.park(place.sequence, 0 if place.source is not None else place.reused)
         if place.source is not None:
             self.model.trim(place.sequence, 0)
             self.model.copy(place.source, place.sequence)
@@ -139,7 +139,7 @@ class Cache:
         sequence = self.tree.place(cells.tokens, free).sequence
         if sequence in self._copying:
             return
-        self._park(sequence, 0)
+        self.park(sequence)
         self.evict(sequence)
         self.model.load(sequence, cells.saved)
         self.model.trim(sequence, n)
@@ -182,9 +182,9 @@ class Cache:
         self.tree.extend(sequences, tokens, at)
         return logits
 
-    def _park(self, sequence: int, kept: int) -> None:
-        """Save what a sequence is about to lose behind its first `kept` tokens, if it may be asked
-        for again.
+    def park(self, sequence: int, kept: int = 0) -> None:
+        """Save what a sequence is about to lose behind its first `kept` tokens (or to bury under
+        more), if it may be asked for again.
 
         Not what is to be copied, which cannot be saved before; nor from a cache that sequences
         share, where it gives way for room.

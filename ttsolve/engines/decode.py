@@ -7,8 +7,8 @@ draws a token for each request; and hands back what ended.
 Requests that are the same text so far are decoded once: they ride in one lane, and each draws its
 own token from the lane's logits. Those that draw another token than most leave the lane: that token
 joins their prefix, and they wait, before all that have not begun, for a lane that forks the cells
-they left. So of many samples of one problem each beginning that some share is computed once, and
-each is what it would be alone.
+they left (or, if those gave way meanwhile, decodes them again). So of many samples of one problem
+each beginning that some share is computed once, and each is what it would be alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from ttsolve.engines.request import Request, Steps
 from ttsolve.engines.rollouts import Known, Rollouts
 from ttsolve.prompts import PromptFormat
 
-RIDERS = 8  # a lane on average, before others may begin: more would leave faster than lanes free up
+# Riders of a lane, on average, before others may begin. Of more, where texts differ soon, so many
+# would wait for lanes that their prompts gave way meanwhile; with fewer, lanes would be idle.
+RIDERS = 2
 
 
 class DecodeLoop:
@@ -79,6 +81,7 @@ class DecodeLoop:
                     request.generated += self._drawn(lane, request)
                     self._stop(request, self._in_hand(lane, request, int(self._lanes.next[lane])))
             if mine:
+                self.cache.spoilt[lane] = True
                 self._keep(lane, [request for request in riders if request.owner is not owner])
 
     def forget(self) -> None:
@@ -92,30 +95,33 @@ class DecodeLoop:
     # -- admission ---------------------------------------------------------------------------------
 
     def _admit(self) -> bool:
-        """Give lanes to waiting requests, and draw where the prefix is complete already; whether
-        any was."""
+        """Give lanes to waiting requests, and draw where the prefix is complete already. True:
+        something was drawn."""
         head = self._rollouts.follow(self._head())
         for request in {request.key: request for request in head}.values():
             tree = self.cache.tree
             tree.touch(int(tree.common(request.prefix).argmax()))  # gives way last
-        held: list[Request] = []
-        unmoved = dict(self._lanes.filling)  # lanes where nothing is drawn yet, by their prefix
+        joinable = dict(self._lanes.filling)  # lanes where nothing is drawn yet, by their prefix
         ready: dict[int, Floats] = {}
+        held: list[Request] = []
+        full = False  # who comes later must not overtake whom there was no room for
         for request in head:
-            lane = unmoved.get(request.key)
+            lane = joinable.get(request.key)
             if lane is not None and self._lanes.riders[lane][0].alike(request):
                 self._lanes.riders[lane].append(request)
                 request.found(0)
+                request.cells = None
                 continue
-            if request.key in self._lanes.filling:  # drawn from otherwise, when it is complete
+            if full or request.key in self._lanes.filling:  # others draw from it when it is there
                 held.append(request)
                 continue
             logits = self._known(request.key)  # once: other loops may let it be forgotten
             lane = self._start(request, known=logits is not None)
             if lane is None:
+                full = True
                 held.append(request)
                 continue
-            unmoved[request.key] = lane
+            joinable[request.key] = lane
             if logits is not None and request.key not in self._lanes.filling:
                 ready[lane] = logits
         self.waiting.extendleft(reversed(held))
@@ -125,16 +131,18 @@ class DecodeLoop:
 
     def _head(self) -> list[Request]:
         """Those that wait longest: of as many prefixes as there are free lanes, and all that follow
-        each other with the same one, so that they begin as one."""
+        with the same ones, so that they begin as one. As long as `RIDERS` allows it, some that
+        have not begun."""
         free = int(self._lanes.free.sum())
         most = RIDERS * len(self._lanes) - self._lanes.load
         head: list[Request] = []
         keys: set[bytes] = set()
         while self.waiting:
-            key = self.waiting[0].key
-            if key not in keys and (len(keys) == free or len(head) >= most):
+            request = self.waiting[0]
+            enough = len(keys) == free or (not request.generated and len(head) >= most)
+            if request.key not in keys and enough:
                 break
-            keys.add(key)
+            keys.add(request.key)
             head.append(self.waiting.popleft())
         return head
 
@@ -158,7 +166,6 @@ class DecodeLoop:
             missing = len(request.prefix)
         lane = place.sequence
         self.cache.take(place)
-        self.cache.spoilt[lane] = True  # until somebody ends there who may be asked to go on
         request.found(missing)
         if missing:
             self._lanes.filling[request.key] = lane
@@ -201,7 +208,7 @@ class DecodeLoop:
             if len(rows):
                 del self._lanes.filling[key]
                 if self._lanes.riders[lane][0].generated:
-                    continue  # it parted from others: nobody else asks for this prefix
+                    continue  # it left others: hardly anybody else asks for this prefix
                 self._last[key] = logits[rows[0]].copy()
                 if len(self._last) > len(self._lanes):
                     self._last.popitem(last=False)
@@ -219,8 +226,8 @@ class DecodeLoop:
         first = each.cumsum() - each
         self._lanes.next[lanes] = tokens[first]
         over = length + 1 >= self._lanes.limit[lanes]
-        parts = tokens != np.repeat(tokens[first], each)
-        look = over | np.logical_or.reduceat(self._steps.marks[tokens] | parts, first)
+        leaves = tokens != np.repeat(tokens[first], each)
+        look = over | np.logical_or.reduceat(self._steps.marks[tokens] | leaves, first)
         for i in np.flatnonzero(look).tolist():
             drawn = tokens[first[i] : first[i] + each[i]].tolist()
             self._grow(int(lanes[i]), drawn, bool(over[i]))
@@ -228,16 +235,21 @@ class DecodeLoop:
     def _grow(self, lane: int, drawn: list[int], over: bool) -> None:
         """See who in the lane ends with the token it drew, and who leaves for another lane."""
         going: dict[int, list[Request]] = {}
+        ended: list[Request] = []
         for request, token in zip(self._lanes.riders[lane], drawn, strict=True):
             if (over or self._steps.marks[token]) and self._steps.grow(
                 request, self._in_hand(lane, request, token), over
             ):
                 request.generated += self._drawn(lane, request)
-                self.cache.spoilt[lane] &= request.finish is not None
-                request.done(request)
+                ended.append(request)
             else:
                 going.setdefault(token, []).append(request)
         staying = max(going, key=lambda token: len(going[token]), default=None)
+        self.cache.spoilt[lane] = not any(request.finish is None for request in ended)
+        if staying is not None:
+            self.cache.park(lane)  # before it grows: a search may go on from here
+        for request in ended:
+            request.done(request)
         prefix = self.cache.tree.tokens[lane, : self.cache.length[lane]]
         for token in reversed(going):
             if token == staying:

@@ -1,7 +1,7 @@
 """Who rides in which lane of a decode loop: the requests that are the same text so far, as one.
 
-A lane is a sequence of the cache while somebody rides in it. Riders asked for the same prefix with
-the same settings, but for their seeds and steps, and have drawn the same tokens since.
+A lane is a sequence of the cache while somebody rides in it. Riders have the same prefix and the
+same settings, but for their seeds and steps, and have drawn the same tokens since they met.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ class Lanes:
 
     def keep(self, lane: int, riders: list[Request]) -> None:
         """Only these ride on; none: the lane is free."""
-        key = self.riders[lane][0].key
-        if not riders and self.filling.get(key) == lane:
-            del self.filling[key]
+        first = self.riders[lane][0]
+        if not riders and self.is_filling(lane, first):
+            del self.filling[first.key]
         self.riders[lane] = riders
         self.running[lane] = bool(riders)
 
@@ -97,7 +97,7 @@ class Lanes:
         riders = self.riders[source]
         self.occupy(target, riders)
         self.next[target] = self.next[source]
-        if self.filling.get(riders[0].key) == source:
+        if self.is_filling(source, riders[0]):
             self.filling[riders[0].key] = target
         self.keep(source, [])
 

@@ -165,11 +165,11 @@ class LlamaContext:
         code = llama_cpp.llama_decode(self._context, self._batch)
         llama_cpp.llama_synchronize(self._context)
         self.seconds += time.perf_counter() - started
-        self.decoded += n
         if code == ABORTED:
             return None
         if code:
             raise TtsolveError(f"llama.cpp could not decode (code {code}: {reason()}).")
+        self.decoded += n
         rows = int(np.count_nonzero(wanted))
         if not rows:
             return np.empty((0, self.vocab_size), np.float32)

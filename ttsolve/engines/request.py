@@ -58,8 +58,10 @@ class Request:
 
     def found(self, missing: int) -> None:
         """Note that all tokens of the prefix but so many were in the cache."""
-        # Of tokens it drew in another lane, the last was in no cache; it is among the generated.
-        self.decoded += max(0, missing - (self.generated > 0))
+        # Who drew in another lane before is there to decode what it drew last, which is among the
+        # generated already.
+        counted = 1 if self.generated else 0
+        self.decoded += max(0, missing - counted)
         self.reused = max(self.reused, len(self.prefix) - self.generated - self.decoded)
 
 

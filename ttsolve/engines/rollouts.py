@@ -71,6 +71,7 @@ class Rollouts:
         for request in requests:
             if request.over:
                 request.found(0)
+                request.cells = None
                 request.done(request)
         return [request for request in requests if not request.over]
 
