@@ -217,8 +217,9 @@ def reviser(
 ) -> None:
     """Train the reviser on the trajectories.
 
-    Goes on from the generator and writes reviser.gguf. The checkpoint is kept whose sampled
-    revisions of held-out problems are right most often.
+    Goes on from the generator and writes reviser.gguf. Of the checkpoints whose
+    sampled revisions of held-out problems are right most often, within a standard error, the last
+    is kept.
     """
     with _extra():
         from ttsolve.train.run import make_reviser

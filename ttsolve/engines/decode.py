@@ -74,15 +74,17 @@ class DecodeLoop:
             self._stop(request, request.prefix[request.begun :].tolist())
         for lane, riders in enumerate(self._lanes.riders):
             mine = [request for request in riders if request.owner is owner]
+            if not mine:
+                continue
+            filling = self._lanes.is_filling(lane, mine[0])
+            self.cache.spoilt[lane] = True
+            self._keep(lane, [request for request in riders if request.owner is not owner])
             for request in mine:
-                if self._lanes.is_filling(lane, request):
+                if filling:
                     self._stop(request, request.prefix[request.begun :].tolist())
                 else:
                     request.generated += self._drawn(lane, request)
                     self._stop(request, self._in_hand(lane, request, int(self._lanes.next[lane])))
-            if mine:
-                self.cache.spoilt[lane] = True
-                self._keep(lane, [request for request in riders if request.owner is not owner])
 
     def forget(self) -> None:
         """Drop all requests and empty the cache: the way back from an error."""
@@ -248,8 +250,6 @@ class DecodeLoop:
         self.cache.spoilt[lane] = not any(request.finish is None for request in ended)
         if staying is not None:
             self.cache.park(lane)  # before it grows: a search may go on from here
-        for request in ended:
-            request.done(request)
         prefix = self.cache.tree.tokens[lane, : self.cache.length[lane]]
         for token in reversed(going):
             if token == staying:
@@ -262,6 +262,8 @@ class DecodeLoop:
                 request.go_on(longer, key)
             self.waiting.extendleft(reversed(going[token]))
         self._keep(lane, [] if staying is None else going[staying])
+        for request in ended:  # last of all: who hears of it may ask for more at once
+            request.done(request)
 
     def _keep(self, lane: int, riders: list[Request]) -> None:
         self._lanes.keep(lane, riders)

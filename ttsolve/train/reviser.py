@@ -4,11 +4,13 @@ The loss is on the right attempt, and on the question wherever it is asked again
 in the paper: a small LM of single problems has never copied anything that long, and a question that
 is asked again is the plainest lesson in it. Held-out loss says little of how well
 a model revises, for the wrong attempts it then sees are its own: so at every look chains are
-sampled for held-out questions, and the checkpoint whose revisions are right most often is kept.
+sampled for held-out questions, and the checkpoint whose revisions are right most often is kept; of
+those that are so within a standard error the last, for what so few questions tell is mostly luck.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +78,11 @@ class Look:
     def revised(self) -> float:
         """Mean pass@1 of all attempts but the first."""
         return sum(self.pass_at_1[1:]) / len(self.pass_at_1[1:])
+
+    @property
+    def error(self) -> float:
+        """Its standard error, at most: as if the attempts of a chain were right all at once."""
+        return math.sqrt(self.revised * (1 - self.revised) / LOOKED_AT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +177,9 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
             if done % LOOK_EVERY == 0 or last:
                 seen = look(model, tokenizer, held_out, job.temperature, job.min_p)
                 kept = {"shape": model.shape.as_dict(), "step": done, "model": model.state_dict()}
-                if seen.revised > best:
-                    best = seen.revised
+                if seen.revised > best - seen.error:
                     save_state(job.best, kept)
+                best = max(best, seen.revised)
                 kept |= {"best": best, "optimisers": [o.state_dict() for o in tuning]}
                 save_state(job.last, kept)
             report(Progress(done, recipe.steps, sum(losses) / len(losses), speed, seen))
