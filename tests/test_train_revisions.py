@@ -17,19 +17,21 @@ pytest.importorskip("regex", reason="training needs the `train` extra")
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from train_maker import drawn, tiny_shape, wild_model, write_tokenizer
+from train_maker import drawn, tiny_shape, wild, wild_model, write_tokenizer
 from ttsolve.core import Problem, Solution, Step, Usage
 from ttsolve.engine import Sampling
 from ttsolve.errors import UsageError
 from ttsolve.pocketmath import exercises
-from ttsolve.train import reviser, revisions, run
+from ttsolve.train import prm, reviser, revisions, run
 from ttsolve.train.batches import read_labelled
 from ttsolve.train.checkpoint import load_state, save_state
 from ttsolve.train.data import label_weights, read_problems
+from ttsolve.train.export import export_gguf, export_onnx
+from ttsolve.train.generator import load_generator
 from ttsolve.train.labels import MEMORY, draw
-from ttsolve.train.model import LanguageModel
+from ttsolve.train.model import LanguageModel, RewardModel, causal_mask
 from ttsolve.train.pool_file import line_of, read_pool
-from ttsolve.train.reviser import ROW, Document, Job, Recipe, document, tensors
+from ttsolve.train.reviser import ROW, Document, Job, Recipe, document, taller, tensors
 from ttsolve.train.revisions import Trajectory, context, trajectories
 from ttsolve.train.sampling import sample
 from ttsolve.train.tokenizer import load_tokenizer, special_ids
@@ -114,6 +116,22 @@ def test_a_share_shows_right_attempts_that_are_kept() -> None:
         wrong = t.context[: -t.context.count(t.target)]
         assert t.target not in wrong
         assert all("Answer: 1\n" not in text for text in wrong)
+
+
+def test_what_was_said_several_times_is_as_often_wrong_beside_what_is_kept() -> None:
+    some = [t for n in range(99) for t in trajectories(pool(question=f"What is {n}?"), keep=0.4)]
+    corrected = Counter(
+        (len(t.context), t.context.count(t.context[-1]))
+        for t in some
+        if t.context and t.context[-1] != t.target
+    )
+    assert sorted(corrected) == [(n, k) for n in range(1, MEMORY + 1) for k in range(1, n + 1)]
+    twice = sum(count for (_, times), count in corrected.items() if times > 1)
+    assert 0.35 < twice / corrected.total() < 0.6  # of those that are kept 0.48
+    one_wrong = (t for n in range(99) for t in trajectories(pool(1, 1, f"What is {n}?"), keep=0.4))
+    assert {t.context for t in one_wrong if t.target not in t.context} == {
+        (WRONG[0].replace("|", "\n") + "\n",) * times for times in range(MEMORY + 1)
+    }
 
 
 def test_what_is_kept_of_a_question_without_wrong_attempts_is_all_there_is() -> None:
@@ -300,6 +318,28 @@ def test_of_checkpoints_that_are_about_as_good_the_last_is_kept(job, monkeypatch
     assert load_state(job.best)["step"] == 24
 
 
+def test_further_layers_at_first_leave_what_the_model_says_as_it_was(path) -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(tiny_shape(path)).eval()
+    grown = taller(model, 2).eval()
+    assert len(grown.blocks) == grown.shape.layers == model.shape.layers + 2
+    ids = torch.arange(12)[None]
+    mask = causal_mask(ids + 1, 12)
+    one, other = (m.logits(m(ids, ids, mask)[0]) for m in (model, grown))
+    assert torch.equal(one, other)
+
+
+def test_a_run_with_further_layers_learns_and_goes_on(job) -> None:
+    higher = replace(job, recipe=replace(RECIPE, layers=1))
+    reports: list[reviser.Progress] = []
+    reviser._train(higher, reports.append)
+    assert reports[-1].loss < 0.8 * reports[0].loss
+    trained = load_generator(higher.best)
+    assert trained.shape.layers == load_generator(job.generator).shape.layers + 1
+    with pytest.raises(UsageError, match="another shape"):
+        reviser._train(job, print)
+
+
 def test_an_interrupted_run_learns_what_an_uninterrupted_one_does(job, tmp_path) -> None:
     broken = replace(job, folder=tmp_path / "broken")
 
@@ -390,3 +430,23 @@ def test_an_attempt_without_an_answer_stays_in_the_chain_unlabelled(tmp_path, to
     file = tmp_path / "chains-0.jsonl"
     draw(Silent(), [Problem("What is 3?", "3")], 1, Sampling(), file, length=3)
     assert read_labelled([file], tokenizer, "revision-verifier") == []
+
+
+@pytest.mark.parametrize(("start", "trunk"), [(None, "reviser"), ("verifier", "generator")])
+def test_a_revision_verifier_grows_from_the_reviser_or_goes_on_as_it_was_grown(
+    tmp_path, path, monkeypatch, start, trunk
+) -> None:
+    """A reviser may have more layers than the generator that a verifier was grown from."""
+    model = wild_model(path)
+    export_gguf(model, path, tmp_path / "generator.gguf")
+    export_gguf(taller(model, 1), path, tmp_path / "reviser.gguf")
+    export_onnx(wild(RewardModel(model, 1)), path, tmp_path / "verifier.onnx")
+    draw(Counts(), [Problem("What is 3?", "3")], 1, Sampling(), tmp_path / "chains-0.jsonl")
+    begun = []
+    monkeypatch.setattr(prm, "train_prm", lambda job, _: begun.append(prm._untrained(job)))
+    monkeypatch.setattr(run, "export_onnx", lambda *_: None)
+    (tmp_path / "tokenizer.json").write_bytes(path.read_bytes())
+    verifier = tmp_path / f"{start}.onnx" if start else None
+    run.make_verifier(tmp_path, 1000, 2, 0, print, "revision-verifier", verifier)
+    layers = {"generator": 2, "reviser": 3}[trunk]
+    assert (len(begun[0].trunk.blocks), len(begun[0].judges)) == (layers, 1 if start else 2)

@@ -208,6 +208,7 @@ def revisions_data(
 def reviser(
     work: Work,
     tokens: Millions = 3.0,
+    layers: Annotated[int, typer.Option(min=0, help="Layers above the generator's.")] = 0,
     rate: Annotated[
         float, typer.Option(min=1e-6, max=1.0, help="Learning rate, at its highest.")
     ] = 7e-4,
@@ -225,7 +226,7 @@ def reviser(
         from ttsolve.train.run import make_reviser
 
         how = _sampling(temperature, min_p)
-        make_reviser(work, int(tokens * 1e6), rate, how, seed, render.progress)
+        make_reviser(work, int(tokens * 1e6), layers, rate, how, seed, render.progress)
 
 
 @train.command()

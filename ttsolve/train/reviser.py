@@ -56,6 +56,7 @@ class Recipe:
     rate: float = 7e-4
     warmup: int = 100  # steps
     weight_decay: float = 0.02
+    layers: int = 0  # above the generator's
     held_out: float = 0.05  # of the questions
     seed: int = 0
 
@@ -152,7 +153,7 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
     torch.manual_seed(recipe.seed)
     torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_generator(job.generator).train().to(device)
+    model = taller(load_generator(job.generator), recipe.layers).train().to(device)
     model.shape = replace(model.shape, context=ROW)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)
     tokenizer = load_tokenizer(job.tokenizer)
@@ -184,6 +185,23 @@ def _train(job: Job, report: Callable[[Progress], None]) -> None:
                 save_state(job.last, kept)
             report(Progress(done, recipe.steps, sum(losses) / len(losses), speed, seen))
             losses, reported = [], time.monotonic()
+
+
+def taller(model: LanguageModel, layers: int) -> LanguageModel:
+    """The model with more layers on top, which add nothing until they have learnt.
+
+    A generator's own layers are spent on what to expect next. Whether a token it reads is what it
+    expected (a slip is one that is not) shows in the layers after that, for the expectation is
+    formed one token earlier: the reason for a verifier's further layers too.
+    """
+    grown = LanguageModel(replace(model.shape, layers=model.shape.layers + layers))
+    learned = model.state_dict()
+    for name, weight in grown.state_dict().items():
+        if name in learned:
+            weight.copy_(learned[name])
+        elif name.endswith(("output.weight", "down.weight")):
+            weight.zero_()
+    return grown
 
 
 def document(trajectory: Trajectory, tokenizer: Tokenizer) -> Document:

@@ -7,7 +7,9 @@ learns to correct what it sees and not to start anew; the others are any.
 
 So a reviser never sees a right attempt, and turns many of those wrong that it meets in its own
 chains. Where most first attempts are right already, chains then get worse. A *keeping* trajectory,
-which the paper does not have, shows a right attempt last, with itself as the target.
+which the paper does not have, shows a right attempt last, with itself as the target; or several
+times, as chains that keep it do. Beside such a wrong one that comes last is shown as many times: or
+a reviser learns that what was said twice is right, and never leaves a mistake it made twice.
 """
 
 from __future__ import annotations
@@ -54,20 +56,30 @@ def trajectories(drawn: Drawn, seed: int = 0, keep: float = 0.0) -> list[Traject
     chosen = dice.sample(right, min(len(right), PER_QUESTION, 1 + len(wrong)))
     made = []
     for target in chosen:
-        shown = kept if keep and dice.random() < keep else context
-        made.append(Trajectory(question, shown(target, wrong, dice), target))
+        if keep and dice.random() < keep:
+            shown = kept(target, wrong, dice)
+        else:
+            shown = context(target, wrong, dice, again=keep > 0)
+        made.append(Trajectory(question, shown, target))
     return made
 
 
-def context(target: str, wrong: Sequence[str], dice: random.Random) -> tuple[str, ...]:
-    """The wrong attempts before a target: uniformly many, the one nearest to it last."""
-    count = min(dice.randint(0, MEMORY), len(wrong))
-    if count == 0:
+def context(
+    target: str, wrong: Sequence[str], dice: random.Random, again: bool = False
+) -> tuple[str, ...]:
+    """The wrong attempts before a target: uniformly many, the one nearest to it last.
+
+    again: whether that one may stand there several times, each number of times alike often.
+    """
+    count = dice.randint(0, MEMORY)
+    if not (count and wrong):
         return ()
     distances = cdist([target], wrong, scorer=Levenshtein.distance)[0]
     nearest = int(distances.argmin())
     others = [text for i, text in enumerate(wrong) if i != nearest]
-    return (*dice.sample(others, count - 1), wrong[nearest])
+    times = dice.randint(1, count) if again else 1
+    before = dice.sample(others, min(count - times, len(others)))
+    return (*before, *[wrong[nearest]] * times)
 
 
 def kept(target: str, wrong: Sequence[str], dice: random.Random) -> tuple[str, ...]:

@@ -135,8 +135,12 @@ def make_revisions_data(
         say(f"{file}: {write_trajectories(source, file, seed, keep):,} trajectories")
 
 
-def make_reviser(work: Path, tokens: int, rate: float, how: Sampling, seed: int, say: Say) -> None:
+def make_reviser(
+    work: Path, tokens: int, layers: int, rate: float, how: Sampling, seed: int, say: Say
+) -> None:
     """Weights and GGUF of the reviser; `how` its chains are sampled when they are looked at.
+
+    layers: how many it has above the generator's.
 
     Raises:
         UsageError: there are no trajectories, or too few.
@@ -152,7 +156,7 @@ def make_reviser(work: Path, tokens: int, rate: float, how: Sampling, seed: int,
         say(f"step {p.step}/{p.steps}: loss {p.loss:.4f}, {p.rate:,.0f} tokens/s{seen or ''}")
 
     tokenizer = work / "tokenizer.json"
-    recipe = rv.Recipe(tokens=tokens, rate=rate, seed=seed)
+    recipe = rv.Recipe(tokens=tokens, rate=rate, layers=layers, seed=seed)
     job = rv.Job(work, files, base(work), tokenizer, recipe, how.temperature, how.min_p)
     export_gguf(rv.train_reviser(job, report), tokenizer, work / "reviser.gguf", "f16")
 
@@ -199,7 +203,8 @@ def make_verifier(
         )
         say(f"step {p.step}/{p.steps}: loss {p.loss:.4f}, {p.rate:,.0f} tokens/s{quality or ''}")
 
-    trunk = work / "reviser.gguf" if kind == "revision-verifier" else base(work)
+    own = kind == "revision-verifier" and not start  # one to go on from has its generator's shape
+    trunk = work / "reviser.gguf" if own else base(work)
     recipe = prm.Recipe(tokens=tokens, judges=judges, seed=seed)
     if start:
         recipe = replace(recipe, rate=prm.ONWARD)
