@@ -343,6 +343,7 @@ def test_a_budget_pays_for_beams_and_their_rollouts(budget: int, k: int, n: int)
         ("beam", {"width": "four"}, "width=four is not possible: give a whole number, 0 or more."),
         ("beam", {"width": "2.5"}, "width=2.5 is not possible"),
         ("beam", {"width": ""}, "width= is not possible"),
+        ("beam", {"width": "1_0"}, "width=1_0 is not possible"),
         ("beam", {"width": "9" * 5000}, "is not possible"),
         ("beam", {"rounds": "0"}, "rounds=0 is not possible: give a whole number, 1 or more."),
         ("lookahead", {"lookahead": "-1"}, "lookahead=-1 is not possible"),

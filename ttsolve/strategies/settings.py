@@ -23,10 +23,7 @@ def setting(default: int, *, least: int = 1) -> Any:
     """A field for a whole number that is `least` or more."""
 
     def read(text: str) -> int | None:
-        try:
-            number = int(text)
-        except ValueError:  # that a number has too many digits among them
-            return None
+        number = int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else -1
         return number if number >= least else None
 
     return _field(default, read, f"give a whole number, {least} or more")
