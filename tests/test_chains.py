@@ -240,7 +240,9 @@ def test_the_report_has_the_ratios_by_fifths(tmp_path: Path) -> None:
     ]
     with Store(tmp_path / "ttsolve.db") as store:
         models = StoredPair(SIM, store, lambda: (SimGenerator(), SimVerifier()))
-        report = chains_report(problems, models, chains=8, length=4)
+        said: list[str] = []
+        report = chains_report(problems, models, chains=8, length=4, say=said.append)
+    assert said == ["25/30 problems"]
     table = report.split("hardest first")[1].splitlines()[2:]
     hardest, *_, easiest = (float(cell) for cell in table[0].split("|")[2:-1])
     assert hardest < 0.1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,6 +28,7 @@ from ttsolve.strategies import Revisions
 BESIDE = 8  # problems in flight
 GRID = (16, 64, 128)  # attempts of a problem: the budgets whose ratios the paper compares
 FEWEST = 25  # problems that are cut into fifths
+SAID_EVERY = 25  # problems
 
 
 def run_chains(
@@ -54,7 +55,13 @@ def run_chains(
 
 
 def chains_report(
-    problems: Sequence[Problem], models: StoredPair, *, chains: int, length: int, seed: int = 0
+    problems: Sequence[Problem],
+    models: StoredPair,
+    *,
+    chains: int,
+    length: int,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> str:
     """What chains of revisions are worth, as Markdown (paper sections 6.1 and 6.2).
 
@@ -63,7 +70,11 @@ def chains_report(
     own verifier, with the earlier attempts in view and without; the pair's; majority. Then the
     first of these at the budgets of the paper's grid, by fifths of the problems.
     """
-    results = list(run_chains(problems, models, chains=chains, length=length, seed=seed))
+    results = []
+    for result in run_chains(problems, models, chains=chains, length=length, seed=seed):
+        results.append(result)
+        if len(results) % SAID_EVERY == 0:
+            say(f"{len(results)}/{len(problems)} problems")
     pairs = zip(results, problems, strict=True)
     solved = [chains_of(r.candidates, p, models.pair) for r, p in pairs]
     right = [one.right for one in solved]

@@ -344,5 +344,7 @@ def measure_reviser(
         chosen = load_pair(pair)
         some = read_problems(pair / "data" / "test.jsonl")[:problems]
         with stored_pair(chosen, -1, cache, no_cache) as models:
-            report = chains_report(some, models, chains=chains, length=length, seed=seed)
+            report = chains_report(
+                some, models, chains=chains, length=length, seed=seed, say=render.progress
+            )
         render.line(report)
