@@ -332,12 +332,32 @@ def test_further_layers_at_first_leave_what_the_model_says_as_it_was(path) -> No
 def test_a_run_with_further_layers_learns_and_goes_on(job) -> None:
     higher = replace(job, recipe=replace(RECIPE, layers=1))
     reports: list[reviser.Progress] = []
+
+    def stop(progress) -> None:
+        reports.append(progress)
+        if progress.step == 12:  # 8 was saved
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reviser._train(higher, stop)
     reviser._train(higher, reports.append)
+    assert [p.step for p in reports] == [4, 8, 12, 12, 16, 20, 24]
     assert reports[-1].loss < 0.8 * reports[0].loss
     trained = load_generator(higher.best)
     assert trained.shape.layers == load_generator(job.generator).shape.layers + 1
     with pytest.raises(UsageError, match="another shape"):
         reviser._train(job, print)
+
+
+def test_the_layers_asked_for_are_trained(path, tmp_path, monkeypatch) -> None:
+    export_gguf(wild_model(path), path, tmp_path / "generator.gguf")
+    (tmp_path / "revisions-0.jsonl").touch()
+    asked = []
+    monkeypatch.setattr(reviser, "train_reviser", lambda job, _: asked.append(job.recipe))
+    monkeypatch.setattr(run, "export_gguf", lambda *_: None)
+    run.make_reviser(tmp_path, 5000, 2, 1e-3, Sampling(), 7, print)
+    (recipe,) = asked
+    assert (recipe.tokens, recipe.layers, recipe.rate, recipe.seed) == (5000, 2, 1e-3, 7)
 
 
 def test_an_interrupted_run_learns_what_an_uninterrupted_one_does(job, tmp_path) -> None:
@@ -432,21 +452,26 @@ def test_an_attempt_without_an_answer_stays_in_the_chain_unlabelled(tmp_path, to
     assert read_labelled([file], tokenizer, "revision-verifier") == []
 
 
-@pytest.mark.parametrize(("start", "trunk"), [(None, "reviser"), ("verifier", "generator")])
+@pytest.mark.parametrize(
+    ("start", "layers"), [(None, (3, 2)), ("verifier", (2, 1)), ("revision-verifier", (3, 2))]
+)
 def test_a_revision_verifier_grows_from_the_reviser_or_goes_on_as_it_was_grown(
-    tmp_path, path, monkeypatch, start, trunk
+    tmp_path, path, monkeypatch, start, layers
 ) -> None:
     """A reviser may have more layers than the generator that a verifier was grown from."""
     model = wild_model(path)
+    higher = taller(model, 1)
+    higher.shape = replace(higher.shape, context=ROW)
     export_gguf(model, path, tmp_path / "generator.gguf")
-    export_gguf(taller(model, 1), path, tmp_path / "reviser.gguf")
+    export_gguf(higher, path, tmp_path / "reviser.gguf")
     export_onnx(wild(RewardModel(model, 1)), path, tmp_path / "verifier.onnx")
+    export_onnx(wild(RewardModel(higher, 2)), path, tmp_path / "revision-verifier.onnx")
     draw(Counts(), [Problem("What is 3?", "3")], 1, Sampling(), tmp_path / "chains-0.jsonl")
-    begun = []
-    monkeypatch.setattr(prm, "train_prm", lambda job, _: begun.append(prm._untrained(job)))
-    monkeypatch.setattr(run, "export_onnx", lambda *_: None)
     (tmp_path / "tokenizer.json").write_bytes(path.read_bytes())
+    monkeypatch.setattr(prm, "train_prm", lambda job, _: prm._untrained(job))
+    exported = []
+    monkeypatch.setattr(run, "export_onnx", lambda verifier, *_: exported.append(verifier))
     verifier = tmp_path / f"{start}.onnx" if start else None
     run.make_verifier(tmp_path, 1000, 2, 0, print, "revision-verifier", verifier)
-    layers = {"generator": 2, "reviser": 3}[trunk]
-    assert (len(begun[0].trunk.blocks), len(begun[0].judges)) == (layers, 1 if start else 2)
+    assert (len(exported[0].trunk.blocks), len(exported[0].judges)) == layers
+    assert exported[0].shape.context == ROW

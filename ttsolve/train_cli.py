@@ -31,7 +31,7 @@ Subjects = Annotated[
 ]
 Millions = Annotated[float, typer.Option(min=0.001, help="Tokens to train on, in millions.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds give equal data.")]
-Judges = Annotated[int, typer.Option(min=1, help="Layers above the generator's.")]
+Judges = Annotated[int, typer.Option(min=1, help="Layers above the language model's.")]
 Start = Annotated[
     Path | None,
     typer.Option("--from", help="A verifier.onnx to go on from, instead of the generator."),
@@ -185,7 +185,11 @@ def revisions_data(
     min_p: MinP = 0.001,
     keep: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="Share that shows a right attempt, to be kept."),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share that shows a right attempt, to be kept; wrong ones then repeat as well.",
+        ),
     ] = 0.0,
     labels: Annotated[
         bool, typer.Option("--labels", help="Make some of the verifier's labelled samples as well.")
@@ -208,7 +212,9 @@ def revisions_data(
 def reviser(
     work: Work,
     tokens: Millions = 3.0,
-    layers: Annotated[int, typer.Option(min=0, help="Layers above the generator's.")] = 0,
+    layers: Annotated[
+        int, typer.Option(min=0, help="Further layers, on top of the generator's.")
+    ] = 0,
     rate: Annotated[
         float, typer.Option(min=1e-6, max=1.0, help="Learning rate, at its highest.")
     ] = 7e-4,

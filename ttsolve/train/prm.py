@@ -182,7 +182,8 @@ def _untrained(job: Job) -> RewardModel:
     trunk = load_generator(job.generator)
     if not job.start:
         return RewardModel(trunk, job.recipe.judges)
-    model = read_onnx(job.start, trunk.shape)
+    # A reviser may have got more layers than its generator, whose verifier this may be.
+    model = read_onnx(job.start, trunk.shape, 1 if job.kind == "revision-verifier" else None)
     if job.former:
         _carry(model.trunk, read_gguf(job.former), trunk)
     return model

@@ -46,7 +46,8 @@ def trajectories(drawn: Drawn, seed: int = 0, keep: float = 0.0) -> list[Traject
     many as there are. Of the right ones at most `PER_QUESTION` are taken, and one more than there
     are wrong ones: easy questions have many, and little to learn from.
 
-    keep: the share of keeping trajectories; 0: the paper's recipe.
+    keep: the share of keeping trajectories; the wrong attempt that comes last in the others may
+        then stand there several times. 0: the paper's recipe.
     """
     question = drawn.problem.question
     dice = random.Random(f"{seed}/{question}")

@@ -203,8 +203,7 @@ def make_verifier(
         )
         say(f"step {p.step}/{p.steps}: loss {p.loss:.4f}, {p.rate:,.0f} tokens/s{quality or ''}")
 
-    own = kind == "revision-verifier" and not start  # one to go on from has its generator's shape
-    trunk = work / "reviser.gguf" if own else base(work)
+    trunk = work / "reviser.gguf" if kind == "revision-verifier" else base(work)
     recipe = prm.Recipe(tokens=tokens, judges=judges, seed=seed)
     if start:
         recipe = replace(recipe, rate=prm.ONWARD)
