@@ -79,16 +79,21 @@ def context(
     nearest = int(distances.argmin())
     others = [text for i, text in enumerate(wrong) if i != nearest]
     times = dice.randint(1, count) if again else 1
-    before = dice.sample(others, min(count - times, len(others)))
-    return (*before, *[wrong[nearest]] * times)
+    return _ending(wrong[nearest], times, others, count, dice)
 
 
 def kept(target: str, wrong: Sequence[str], dice: random.Random) -> tuple[str, ...]:
     """The attempts before a target that is to be kept: wrong ones, then itself, once or more."""
     count = dice.randint(1, MEMORY)
-    times = dice.randint(1, count)
-    before = dice.sample(wrong, min(count - times, len(wrong)))
-    return (*before, *[target] * times)
+    return _ending(target, dice.randint(1, count), wrong, count, dice)
+
+
+def _ending(
+    last: str, times: int, others: Sequence[str], count: int, dice: random.Random
+) -> tuple[str, ...]:
+    """So many attempts, or as many as there are: any others, then the last one several times."""
+    before = dice.sample(others, min(count - times, len(others)))
+    return (*before, *[last] * times)
 
 
 def write_trajectories(pool: Path, file: Path, seed: int = 0, keep: float = 0.0) -> int:
