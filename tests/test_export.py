@@ -105,13 +105,17 @@ def test_a_verifier_is_read_back_exactly(onnx, reward):
     assert len(again.judges) == len(reward.judges)
     for name, weight in reward.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
+    higher = replace(reward.shape, layers=reward.shape.layers + 1)
+    assert read_onnx(onnx, higher, fewer=True).shape == reward.shape
 
 
 def test_only_whole_verifiers_over_that_generator_are_read(onnx, reward, tmp_path):
     (cut := tmp_path / "cut.onnx").write_bytes(onnx.read_bytes()[:-100])
     other = replace(reward.shape, hidden=reward.shape.hidden + 32)
+    lower, higher = (replace(reward.shape, layers=reward.shape.layers + n) for n in (-1, 1))
     missing = tmp_path / "missing.onnx"
-    for path, shape in ((cut, reward.shape), (missing, reward.shape), (onnx, other)):
+    whole = ((onnx, shape) for shape in (other, lower, higher))
+    for path, shape in ((cut, reward.shape), (missing, reward.shape), *whole):
         with pytest.raises(ModelError, match="is no verifier that ttsolve trained"):
             read_onnx(path, shape)
 

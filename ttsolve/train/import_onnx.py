@@ -15,29 +15,34 @@ from ttsolve.train.graph import RewardGraph, weights_digest
 from ttsolve.train.model import LanguageModel, RewardModel, Shape
 
 
-def read_onnx(path: Path, shape: Shape, least: int | None = None) -> RewardModel:
+def read_onnx(path: Path, shape: Shape, *, fewer: bool = False) -> RewardModel:
     """The model in an ONNX that `export_onnx` wrote, over a trunk of the shape; exactly.
 
-    least: how many layers the trunk has at least, where it may have fewer than the shape.
+    fewer: whether the trunk may have fewer layers than the shape.
 
     Raises:
         ModelError: the file is missing or damaged, or a verifier of another shape or making.
     """
-    failed: Exception | None = None
-    for layers in range(shape.layers, (least or shape.layers) - 1, -1):
-        try:
-            proto = onnx.load(path)
-            caches = sum(value.name.endswith(".key") for value in proto.graph.input)
-            trunk = LanguageModel(replace(shape, layers=layers))
-            model = RewardModel(trunk, caches - 1 - layers)
-            model.load_state_dict(_weights(proto, model))
-            return model.eval()
-        except Exception as error:  # protobuf's, ONNX's and torch's have no common ancestor
-            failed = error
-    raise ModelError(
-        f"{path} is no verifier that ttsolve trained over this generator, or a damaged one: "
-        "use the verifier.onnx of `ttsolve train prm`."
-    ) from failed
+    try:
+        proto = onnx.load(path)
+        layers, judges = _depths(proto)
+        if layers > shape.layers or (layers < shape.layers and not fewer):
+            raise ValueError(f"The trunk has {layers} layers.")
+        model = RewardModel(LanguageModel(replace(shape, layers=layers)), judges)
+        model.load_state_dict(_weights(proto, model))
+    except Exception as error:  # protobuf's, ONNX's and torch's have no common ancestor
+        raise ModelError(
+            f"{path} is no verifier that ttsolve trained over this generator, or a damaged one: "
+            "use the verifier.onnx of `ttsolve train prm`."
+        ) from error
+    return model.eval()
+
+
+def _depths(proto: onnx.ModelProto) -> tuple[int, int]:
+    """The layers of the trunk, and the judges: each has one softmax; surprise is between them."""
+    operators = [node.op_type for node in proto.graph.node]
+    surprise = operators.index("LogSoftmax")
+    return operators[:surprise].count("Softmax"), operators[surprise:].count("Softmax")
 
 
 def _weights(proto: onnx.ModelProto, model: RewardModel) -> dict[str, torch.Tensor]:

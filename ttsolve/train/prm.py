@@ -183,7 +183,7 @@ def _untrained(job: Job) -> RewardModel:
     if not job.start:
         return RewardModel(trunk, job.recipe.judges)
     # A reviser may have got more layers than its generator, whose verifier this may be.
-    model = read_onnx(job.start, trunk.shape, 1 if job.kind == "revision-verifier" else None)
+    model = read_onnx(job.start, trunk.shape, fewer=job.kind == "revision-verifier")
     if job.former:
         _carry(model.trunk, read_gguf(job.former), trunk)
     return model
