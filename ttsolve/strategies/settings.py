@@ -23,7 +23,9 @@ def setting(default: int, *, least: int = 1) -> Any:
     """A field for a whole number that is `least` or more."""
 
     def read(text: str) -> int | None:
-        number = int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else -1
+        if not re.fullmatch(r"[0-9]{1,18}", text):  # int() takes 1_0 and other scripts' digits
+            return None
+        number = int(text)
         return number if number >= least else None
 
     return _field(default, read, f"give a whole number, {least} or more")
