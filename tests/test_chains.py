@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttsolve import pools
-from ttsolve.chain_runs import chains_report, run_chains
+from ttsolve.chain_runs import run_chains
 from ttsolve.chains import (
     Chains,
     chains_of,
@@ -28,7 +26,6 @@ from ttsolve.chains import (
 )
 from ttsolve.core import Problem, Solution, Step, Usage
 from ttsolve.engines.sim import SimGenerator, SimVerifier
-from ttsolve.grade import grade
 from ttsolve.measure import ratio
 from ttsolve.recall import StoredPair
 from ttsolve.solve import SIM
@@ -198,53 +195,3 @@ def test_runs_become_arrays_and_are_judged_by_others(tmp_path: Path) -> None:
 def same(a: Chains, b: Chains) -> bool:
     arrays = zip((a.answers, a.right, a.scores), (b.answers, b.right, b.scores), strict=True)
     return all(np.array_equal(x, y, equal_nan=True) for x, y in arrays)
-
-
-def test_the_report_says_of_every_selector_what_its_votes_came_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    problems = [Problem(f"question {i} p=0.7", reference="42") for i in range(3)]
-    graded: Counter[tuple[str, str | None]] = Counter()
-
-    def counted(problem: Problem, answer: str | None) -> bool:
-        graded[problem.question, answer] += 1
-        return grade(problem, answer)
-
-    with Store(tmp_path / "ttsolve.db") as store:
-        models = StoredPair(SIM, store, lambda: (SimGenerator(), SimVerifier()))
-        with monkeypatch.context() as patch:
-            patch.setattr(pools, "grade", counted)
-            report = chains_report(problems, models, chains=2, length=4)
-        assert set(graded.values()) == {1}  # whoever judges: an answer is right or it is not
-        results = list(run_chains(problems, models, chains=2, length=4))
-    pairs = zip(results, problems, strict=True)
-    right = [chains_of(r.candidates, p, SIM).right for r, p in pairs]
-    lines = report.splitlines()
-    assert lines[0] == "3 problems, 2 chains of 4, seed 0."
-    assert lines[4] == f"| 1 | {pass_by_attempt(right)[0]} |  |"
-    lead = np.mean([one[:, 3].mean() - one[:, 0].mean() for one in right])
-    assert lines[7].split("|")[3].startswith(f" {lead:.3f} [")
-    assert lines[11] == "| chains × length | the pair's | majority |"  # it has no reviser
-    assert [line.split("|")[1].strip() for line in lines[13:]] == [
-        *("1 × 1", "1 × 2", "2 × 1"),
-        *("1 × 4", "2 × 2", "2 × 4"),
-    ]
-    voted = np.mean([r.answer == "42" for r in results])
-    assert lines[-1].startswith(f"| 2 × 4 | {voted:.3f} [")
-
-
-def test_the_report_has_the_ratios_by_fifths(tmp_path: Path) -> None:
-    problems = [
-        Problem(f"question {i} p={(0.1, 0.4, 0.6, 0.8, 0.98)[i % 5]}", reference="42")
-        for i in range(30)
-    ]
-    with Store(tmp_path / "ttsolve.db") as store:
-        models = StoredPair(SIM, store, lambda: (SimGenerator(), SimVerifier()))
-        said: list[str] = []
-        report = chains_report(problems, models, chains=8, length=4, say=said.append)
-    assert said == ["25/30 problems"]
-    table = report.split("hardest first")[1].splitlines()[2:]
-    hardest, *_, easiest = (float(cell) for cell in table[0].split("|")[2:-1])
-    assert hardest < 0.1
-    assert easiest > 0.8
-    assert [row.split("|")[1].strip() for row in table[2:]] == ["4 × 4", "8 × 2"]  # 16 attempts

@@ -183,6 +183,18 @@ def test_what_is_sure_enough_stops_early_and_returns_the_rest() -> None:
     assert run(Auto(64, sure))[1].usage.units == 64
 
 
+@pytest.mark.parametrize("n", [1, 3, 4])
+@pytest.mark.parametrize("chosen", ["beam:width=4", "best-of-n"])
+def test_a_budget_too_small_for_a_look_is_spent_as_without_a_promise(n: int, chosen: str) -> None:
+    sure = always(chosen, probe=0, calibrations=(SURE,), stops=(Stop(0.9, 0.9),))
+    result, engine = run(Auto(n, sure, confidence=0.9), budget=n, seed=3)
+    assert result.candidates == run(Auto(n, sure), budget=n, seed=3)[0].candidates
+    assert engine.usage.units == n
+    if chosen == "best-of-n":
+        assert result.settings["probability"] > 0.9
+        assert result.settings["stopped"] is False
+
+
 def test_a_promise_nobody_can_keep_never_stops() -> None:
     never = always("best-of-n", calibrations=(SURE,), stops=(Stop(0.9, 2.0),))
     result, engine = run(Auto(40, never, confidence=0.9))

@@ -219,7 +219,7 @@ def test_a_file_in_the_reports_place_is_told_before_anything_is_measured(
 ) -> None:
     code, out, err = ttsolve("reproduce", dice, "--pair", "sim", "-o", dice / below)
     assert (code, out) == (2, "")
-    assert err == f"Error: {dice} is a file: name a folder for the report with --output.\n"
+    assert err == f"Error: {dice} is a file: name a folder with --output.\n"
 
 
 def check_report(folder, out) -> None:

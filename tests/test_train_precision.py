@@ -1,4 +1,7 @@
-"""Training in bfloat16: its gradients are nearly those of float32, whatever the machine prefers."""
+"""How exactly a training computes: its gradients in bfloat16 are nearly those of float32.
+
+And what it rounds off it rounds off for itself alone.
+"""
 
 from __future__ import annotations
 
@@ -80,3 +83,23 @@ def test_orthogonalised_in_bfloat16_they_nearly_are(monkeypatch, shape: tuple[in
     assert result.dtype == torch.float32
     assert values.min() > 0.3
     assert values.max() < 1.3
+
+
+def test_what_a_training_counts_as_0_does_not_stay_so() -> None:
+    least, one = 5e-324, 1.0
+
+    @precision.flushed()
+    def train(fails: bool) -> bool:
+        gone = least * one == 0
+        if fails:
+            raise KeyboardInterrupt
+        return gone
+
+    assert least * one > 0
+    able = torch.set_flush_denormal(True)  # not every CPU is
+    torch.set_flush_denormal(False)
+    assert train(fails=False) is able
+    assert least * one > 0
+    with pytest.raises(KeyboardInterrupt):
+        train(fails=True)
+    assert least * one > 0

@@ -43,7 +43,8 @@ class Auto:
 
     def __call__(self, problem: Problem, engine: Engine) -> list[Solution]:
         choice = self.policy.at(self.n)
-        look = FIRST_LOOK if self.confidence is not None else 0
+        # A search is not looked into before its end, and a look at all of its units would be one.
+        look = FIRST_LOOK if self.confidence is not None and self.n > FIRST_LOOK else 0
         probe = min(choice.probe or look, self.n) if engine.verifier else min(look, self.n)
         found = engine.score(engine.sample([problem.root] * probe))
         chosen = self._choose(found, engine)
@@ -88,7 +89,7 @@ class Auto:
         self, found: list[Solution], chosen: str, problem: Problem, engine: Engine
     ) -> list[Solution]:
         while len(found) < self.n and not engine.stop.is_set():
-            more = min(len(found), self.n - len(found))
+            more = min(len(found) or FIRST_LOOK, self.n - len(found))
             found = found + planned_within(chosen, more)(problem, engine)
             if self._sure(found, chosen, engine):
                 break

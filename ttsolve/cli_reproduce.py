@@ -92,13 +92,14 @@ def reproduce(
     """
     from ttsolve import paper_report, render_paper
     from ttsolve.claims import judge_all
+    from ttsolve.files import check_folder
     from ttsolve.plots import check_plot
     from ttsolve.reproduce import FULL, QUICK, Parts
 
     check_plot(Path("report.png"))
     chosen = chosen_pair(pair, None)
     folder = output or Path(f"report-{chosen.name}")
-    paper_report.check_folder(folder)
+    check_folder(folder, "--output")
     told = formula_named(formula, ratios)
     other = larger_model(larger, larger_results, larger_params, chosen)
     with_orm = _orm(orm, chosen)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ttsolve.errors import StorageError
+from ttsolve.errors import StorageError, UsageError
 
 ROOM = "make room there or choose another folder"
 
@@ -49,6 +49,17 @@ def replacing(path: Path, remedy: str = ROOM, *, follow: bool = True) -> Iterato
         if part != place:
             with suppress(OSError):  # what went wrong before is what the user must hear of
                 part.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse, before anything is computed for it, a folder that nothing can be written into.
+
+    Raises:
+        UsageError: a file is in its way; the sentence names the option.
+    """
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    if not place.is_dir():
+        raise UsageError(f"{place} is a file: name a folder with {option}.")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from ttsolve import plots_paper
 from ttsolve.claims import Judged
 from ttsolve.document import Document, Figure, Grid, Section, write_document
-from ttsolve.errors import UsageError
 from ttsolve.evidence import Evidence
 from ttsolve.finding import NEAR
 from ttsolve.measure import mean
@@ -25,17 +24,6 @@ class About:
 
     pair: str
     facts: Mapping[str, str]  # hashes, seeds, counts, seconds, …
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that no report can be written into, before anything is measured.
-
-    Raises:
-        UsageError: a file is in its way.
-    """
-    place = next(place for place in (folder, *folder.parents) if place.exists())
-    if not place.is_dir():
-        raise UsageError(f"{place} is a file: name a folder for the report with --output.")
 
 
 def write_report(

@@ -151,7 +151,7 @@ def revision_sections(e: Evidence, draw: Drawing) -> list[Section]:
     if e.chains is not None:
         what = "Is the n-th attempt of a chain more often right than the first"
         file = draw.file("attempts")
-        plots_paper.plot_attempts(e.attempts(), TRAINED, file, draw.title(what))
+        plots_paper.plot_attempts({"all": e.attempts()}, TRAINED, file, draw.title(what))
         out.append(Section("Revisions along a chain", figure=Figure(file, what)))
     if not e.ratios():
         return out

@@ -63,28 +63,35 @@ def plot_stars(
     save(figure, file)
 
 
-def plot_attempts(right: Floats, trained: int, file: Path, title: str) -> None:
-    """How often the n-th attempt of a chain is right.
+def plot_attempts(lines: Mapping[str, Floats], trained: int, file: Path, title: str) -> None:
+    """How often the n-th attempt of a chain is right, a line a group of problems.
 
     Args:
-        right: shape [P, L].
+        lines: each of shape [P, L], the first of all problems.
         trained: how many earlier attempts the reviser was shown in training, at most.
     """
     figure = new_figure(7.0, 4.4)
     axes = figure.subplots()
-    each = [mean(column) for column in right.T]
-    places = range(1, len(each) + 1)
-    axes.plot(places, [e.value for e in each], marker="o", markersize=4, color="C0")
-    axes.fill_between(
-        places, [e.low for e in each], [e.high for e in each], alpha=0.2, color="C0", linewidth=0
-    )
+    for number, (name, right) in enumerate(lines.items()):
+        each, color = [mean(column) for column in right.T], "black" if number == 0 else f"C{number}"
+        places = range(1, len(each) + 1)
+        axes.plot(
+            places, [e.value for e in each], marker=MARKS[number % len(MARKS)], markersize=4,
+            color=color, label=f"{name} (n={len(right)})",
+        )  # fmt: skip
+        axes.fill_between(
+            places, [e.low for e in each], [e.high for e in each], alpha=0.15, color=color,
+            linewidth=0,
+        )  # fmt: skip
+        axes.set_xticks([place for place in places if len(each) <= 20 or place % 4 == 0])
     axes.axvline(trained + 1.5, color="0.6", linewidth=1, linestyle="--")
     axes.annotate(
         " beyond training", (trained + 1.5, 0.02), xycoords=("data", "axes fraction"), fontsize=8
     )
     axes.set(xlabel="attempt in its chain", ylabel="right attempts (pass@1)")
     figure.suptitle(title, fontsize=11)
-    axes.set_xticks([place for place in places if len(each) <= 20 or place % 4 == 0])
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     axes.grid(alpha=0.25)
     save(figure, file)
 

@@ -336,21 +336,35 @@ def measure_reviser(
     chains: Annotated[int, typer.Option(min=1, help="Chains of each problem.")] = 4,
     length: Annotated[int, typer.Option(min=2, help="Attempts of each chain.")] = 16,
     seed: Seed = 0,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for plots of them; default: none are drawn.")
+    ] = None,
     cache: CacheFile = None,
     no_cache: NoCache = False,
 ) -> None:
     """Measure chains of revisions on the test split.
 
-    pass@1 by attempt and all votes, as Markdown.
+    pass@1 by attempt, all votes and ratios, as Markdown.
     """
     with _extra():
-        from ttsolve.chain_runs import chains_report
+        from ttsolve.chains_report import chains_report
+        from ttsolve.files import check_folder
+        from ttsolve.plots import check_plot
         from ttsolve.train.data import read_problems
 
+        if figures is not None:
+            check_plot(figures / "attempts.png")
+            check_folder(figures, "--figures")
         chosen = load_pair(pair)
         some = read_problems(pair / "data" / "test.jsonl")[:problems]
         with stored_pair(chosen, -1, cache, no_cache) as models:
             report = chains_report(
-                some, models, chains=chains, length=length, seed=seed, say=render.progress
+                some,
+                models,
+                chains=chains,
+                length=length,
+                seed=seed,
+                figures=figures,
+                say=render.progress,
             )
         render.line(report)

@@ -27,6 +27,7 @@ from ttsolve.train.checkpoint import load_state, resume, save_state
 from ttsolve.train.import_gguf import read_gguf
 from ttsolve.train.model import LanguageModel, Shape
 from ttsolve.train.muon import optimisers
+from ttsolve.train.precision import flushed
 from ttsolve.train.rows import ROW, Rows, row_mask
 from ttsolve.train.sampling import sample
 from ttsolve.train.shards import is_first, learn, run
@@ -112,10 +113,10 @@ def train_generator(
     return load_generator(folder / "generator.pt")
 
 
+@flushed()
 def _train(job: Job, report: Callable[[Progress], None]) -> None:
     recipe, file = job.recipe, job.folder / "generator.pt"
     torch.manual_seed(recipe.seed)
-    torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = (read_gguf(job.start) if job.start else LanguageModel(job.shape)).train().to(device)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)

@@ -1,7 +1,9 @@
-"""In which precision a training multiplies its matrices."""
+"""How exactly a training computes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -19,3 +21,16 @@ def mixed() -> torch.autocast:
     """A block whose matrix products run in bfloat16, where that is faster; weights stay float32."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.autocast(device, torch.bfloat16, enabled=fast_bf16())
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """A block in which numbers too small to be normal count as 0: CPUs are slow at computing them.
+
+    Around it they are what they are: Python's own floats change with torch's in this thread.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

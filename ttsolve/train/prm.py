@@ -40,6 +40,7 @@ from ttsolve.train.import_gguf import read_gguf
 from ttsolve.train.import_onnx import read_onnx
 from ttsolve.train.model import LanguageModel, RewardModel, Shape
 from ttsolve.train.muon import optimisers
+from ttsolve.train.precision import flushed
 from ttsolve.train.rows import ROW, row_mask
 from ttsolve.train.shards import is_first, learn, run
 from ttsolve.train.tokenizer import load_tokenizer
@@ -141,10 +142,10 @@ def load_verifier(path: Path) -> RewardModel:
     return model.eval()
 
 
+@flushed()
 def _train(job: Job, report: Callable[[Progress], None]) -> None:
     recipe = job.recipe
     torch.manual_seed(recipe.seed)
-    torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _untrained(job).train().to(device)
     tuning = optimisers(model, recipe.rate, recipe.weight_decay)

@@ -35,6 +35,7 @@ from ttsolve.train.data import split_weights
 from ttsolve.train.generator import load_generator, row_loss
 from ttsolve.train.model import LanguageModel
 from ttsolve.train.muon import optimisers
+from ttsolve.train.precision import flushed
 from ttsolve.train.revisions import Trajectory, read_trajectories
 from ttsolve.train.sampling import sample
 from ttsolve.train.shards import is_first, learn, run
@@ -148,10 +149,10 @@ def train_reviser(
     return load_generator(job.best)
 
 
+@flushed()
 def _train(job: Job, report: Callable[[Progress], None]) -> None:
     recipe = job.recipe
     torch.manual_seed(recipe.seed)
-    torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = taller(load_generator(job.generator), recipe.layers).train().to(device)
     model.shape = replace(model.shape, context=ROW)
