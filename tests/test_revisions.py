@@ -15,7 +15,7 @@ from ttsolve import store_care
 from ttsolve.auto import Auto
 from ttsolve.cli_eval import sweep_of
 from ttsolve.core import Problem, Result, Solution, Step, Usage
-from ttsolve.engine import Engine, Sampling, Watch
+from ttsolve.engine import Engine, Sampling, Watch, sample_seed
 from ttsolve.engines.sim import SimGenerator, SimVerifier
 from ttsolve.errors import UsageError
 from ttsolve.grid import ratios, sizes
@@ -281,14 +281,14 @@ class Attentive(SimVerifier):
         return super()._judged(step, before + text, solution)
 
 
-def kept(store: Store, reviser: SimGenerator, *, n: int = 16) -> Result:
+def kept(store: Store, reviser: SimGenerator, *, n: int = 16, chains: int = 2) -> Result:
     engine = Engine(
         StoredGenerator(SimGenerator(), store),
         StoredVerifier(SimVerifier(), store),
         StoredGenerator(reviser, store),
         StoredVerifier(Attentive(name="attentive"), store),
     )
-    result = solve(PROBLEM, engine, Revisions(n, chains=2), SIM)
+    result = solve(PROBLEM, engine, Revisions(n, chains=chains), SIM)
     store.flush()
     return result
 
@@ -323,6 +323,25 @@ def test_longer_chains_pay_for_the_difference_only(store: Store) -> None:
     kept(store, reviser, n=8)
     kept(store, reviser, n=16)
     assert reviser.drawn == 16
+
+
+@pytest.mark.parametrize(("chains", "length"), [(4, 4), (2, 3), (3, 2), (1, 4), (4, 1)])
+def test_fewer_and_shorter_chains_are_those_of_more_and_longer_ones(
+    store: Store, chains: int, length: int
+) -> None:
+    """The whole grid of ratios is in one run: nothing of it is drawn or judged again."""
+    reviser = Counting(name="reviser")
+    whole = kept(store, reviser, chains=4).candidates
+    part = kept(store, reviser, n=chains * length, chains=chains)
+    assert part.candidates == tuple(
+        attempt for chain in range(chains) for attempt in whole[4 * chain : 4 * chain + length]
+    )
+    assert (reviser.drawn, part.usage.verifier_tokens) == (16, 0)
+
+
+def test_no_two_attempts_have_one_seed() -> None:
+    places = [(lane, turn) for lane in range(64) for turn in range(64)]
+    assert len({sample_seed(0, "q", *place) for place in places}) == len(places)
 
 
 def test_pruning_leaves_the_chains_of_runs_that_stay(store: Store) -> None:

@@ -118,6 +118,7 @@ class Engine:
         steps: int | None = None,
         temperature: float | None = None,
         units: int = 1,
+        turn: int = 0,
     ) -> list[Solution]:
         """Continue each prefix by up to `steps` steps (None: to the end).
 
@@ -125,11 +126,13 @@ class Engine:
         root costs `units` of the budget, 1 for the solution that grows there and as many more as
         its rollouts will cost; prefixes beyond the budget come back with finish "budget". What
         Ctrl-C stopped before it had begun costs nothing.
+
+        turn: how many attempts of its chain come before each prefix (all stand in chains, if any).
         """
         if temperature is None:
             temperature = self.sampling.temperature
         how = replace(self.sampling, steps=steps, temperature=temperature)
-        return self._continue("sample", prefixes, how, units)
+        return self._continue("sample", prefixes, how, units, turn)
 
     def rollout(self, prefixes: Sequence[Solution], steps: int) -> list[Solution]:
         """Continue each prefix greedily by up to `steps` steps, only to see where it leads."""
@@ -142,6 +145,7 @@ class Engine:
         prefixes: Sequence[Solution],
         sampling: Sampling,
         root_units: int,
+        turn: int = 0,
     ) -> list[Solution]:
         started = time.perf_counter()
         out = list(prefixes)
@@ -155,7 +159,7 @@ class Engine:
                 out[i] = replace(prefix, finish="budget")
                 continue
             left -= cost
-            how[i] = replace(sampling, seed=self._next_seed(prefix.problem.question))
+            how[i] = replace(sampling, seed=self._seed_of(prefix, turn))
         for model, places in _shared_out(how, prefixes, self.generator, self.reviser):
 
             def watch(lane: int, solution: Solution, places: list[int] = places) -> None:
@@ -195,7 +199,10 @@ class Engine:
         if self.listen:
             self.listen(event)
 
-    def _next_seed(self, question: str) -> int:
+    def _seed_of(self, prefix: Solution, turn: int) -> int:
+        question = prefix.problem.question
+        if turn and prefix.chain is not None:
+            return sample_seed(self.seed, question, prefix.chain, turn)
         self._lane += 1
         return sample_seed(self.seed, question, self._lane - 1)
 
@@ -218,11 +225,13 @@ def _shared_out(
             yield model, some
 
 
-def sample_seed(run: int, question: str, lane: int) -> int:
+def sample_seed(run: int, question: str, lane: int, turn: int = 0) -> int:
     """The seed of one sample, 32 bits: from the run's seed, the problem and its place in the run.
 
     Never from a global generator: the same run gives the same seeds, alone or beside others in one
-    batch, and a run of 64 samples begins with those of a run of 16.
+    batch, and a run of 64 samples begins with those of a run of 16. So do chains of revisions with
+    fewer and shorter ones: of those the lane is the chain, and the turn the attempts before.
     """
-    key = f"{run}/{lane}/{question}".encode()
+    place = f"{lane}.{turn}" if turn else f"{lane}"
+    key = f"{run}/{place}/{question}".encode()
     return int.from_bytes(blake2b(key, digest_size=4).digest(), "little")

@@ -184,7 +184,7 @@ class DecodeLoop:
     def _close_gaps(self) -> None:
         """Move the outermost running lanes into the holes that ended requests left.
 
-        What waits in a hole for another round (a beam's prefix) stays where it is.
+        What waits in a hole for another round (a beam's prefix, a chain) stays where it is.
         """
         spoilt = self.cache.spoilt
         while self._lanes.running.any():
@@ -247,7 +247,8 @@ class DecodeLoop:
             else:
                 going.setdefault(token, []).append(request)
         staying = max(going, key=lambda token: len(going[token]), default=None)
-        self.cache.spoilt[lane] = not any(request.finish is None for request in ended)
+        goes_on = any(request.finish is None or request.chained for request in ended)
+        self.cache.spoilt[lane] = not goes_on
         if staying is not None:
             self.cache.park(lane)  # before it grows: a search may go on from here
         prefix = self.cache.tree.tokens[lane, : self.cache.length[lane]]

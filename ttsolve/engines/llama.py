@@ -196,7 +196,9 @@ class LlamaGenerator:
         if prefix.steps:
             ids = np.concatenate([ids, self._ids(prefix)])
         room = min(how.max_tokens, self.context - len(ids))
-        return prefix, Request(ids, how, room) if room > 0 else None
+        if room <= 0:
+            return prefix, None
+        return prefix, Request(ids, how, room, chained=prefix.chain is not None)
 
     def _before(self, prefix: Solution) -> NDArray[np.int32]:
         """The tokens of the prompt: the question before each of the earlier attempts, and again."""

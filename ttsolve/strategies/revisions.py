@@ -50,10 +50,10 @@ class Revisions:
 
     def __call__(self, problem: Problem, engine: Engine) -> list[Solution]:
         chains: list[list[Solution]] = [[] for _ in range(self.chains)]
-        for begun in range(0, min(self.n, self.chains * self.length), self.chains):
-            growing = chains[: self.n - begun]
+        for turn in range(self.length):
+            growing = chains[: self.n - turn * self.chains]
             shown = [self.shown(problem, i, chain) for i, chain in enumerate(growing)]
-            attempts = engine.sample(shown)
+            attempts = engine.sample(shown, turn=turn)
             if self.vote == "verifier":
                 attempts = engine.score(attempts)
             for chain, attempt in zip(growing, attempts, strict=True):
