@@ -104,6 +104,8 @@ def test_votes_of_prefixes() -> None:
     assert select_rates([one], 4, 1, "majority").tolist() == [1.0]
     assert select_rates([one], 3, 1, "majority").tolist() == [1.0]  # one group of three
     assert select_rates([one], 1, 2, "majority").tolist() == [0.5]  # of equals the first
+    assert select_rates([one], 1, 1, "any").tolist() == [0.5]
+    assert select_rates([one], 2, 1, "any").tolist() == [1.0]
 
 
 boards = st.integers(1, 4).flatmap(

@@ -92,12 +92,14 @@ def test_it_says_of_every_selector_what_its_votes_came_to(
     assert attempts[4][2].startswith(f"{lead:.3f} [")
     assert [row[0] for row in subjects] == ["right in attempt", "all"]  # they have no subjects
     assert subjects[0][2:5] == ["1", "4", "4 over 1"]  # nothing is beyond training
-    assert votes[0] == ["chains × length", "the pair's", "majority"]  # it has no reviser
+    assert votes[0] == ["chains × length", "the pair's", "majority", "pass@N"]  # it has no reviser
     assert [row[0] for row in votes[1:]] == ["1 × 1", "1 × 2", "2 × 1", "1 × 4", "2 × 2", "2 × 4"]
     voted = select_rates(known, 2, 4, "verifier").mean()
     assert votes[-1][1].startswith(f"{voted:.3f} [")
+    some = np.mean([one.right.any() for one in known])
+    assert votes[-1][3].startswith(f"{some:.3f} [")
     assert [row[0] for row in sequential[1:]] == ["2"]  # of four attempts in a row, no four first
-    for cell, selector in zip(sequential[1][1:], ("verifier", "majority"), strict=True):
+    for cell, selector in zip(sequential[1][1:], ("verifier", "majority", "any"), strict=True):
         one, two = (select_rates(known, *size, selector) for size in ((1, 2), (2, 1)))
         assert cell == paired(one, two).brief
 

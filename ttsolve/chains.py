@@ -20,7 +20,7 @@ from ttsolve.measure import Estimate, Floats, mean, ratio, winners
 from ttsolve.pair import Pair
 from ttsolve.pools import pool_of, scored
 
-Selector = Literal["verifier", "majority"]
+Selector = Literal["verifier", "majority", "any"]  # any: the vote that knew the answer (pass@N)
 Size = tuple[int, int]  # chains, and attempts of each: the parallel and the sequential part
 
 
@@ -162,6 +162,8 @@ def _select(one: Chains, chains: int, length: int, selector: Selector) -> float:
         raise ValueError(f"{chains} × {length} attempts are asked of {there} × {longest}")
     groups = there // chains
     one = one.first(groups * chains, length)
+    if selector == "any":
+        return float((one.right.reshape(groups, -1) == 1).any(axis=1).mean())
     if selector == "majority":
         answers = one.answers.reshape(groups, -1)
         won = winners(answers, np.full(answers.shape, np.nan), "majority")

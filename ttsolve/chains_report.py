@@ -56,8 +56,8 @@ def chains_report(
     pass@1 of every attempt, over all problems and by subject, with how often the next attempt turns
     right into wrong; for all numbers and lengths of chains that are powers of two how often each
     selector's vote is right: the reviser's own verifier, with the earlier attempts in view and
-    without; the pair's; majority. Then sequential over parallel, and the ratios at the budgets of
-    the paper's grid by fifths of the problems.
+    without; the pair's; majority; and how often any attempt is (pass@N). Then sequential over
+    parallel, and the ratios at the budgets of the paper's grid by fifths of the problems.
 
     figures: a folder for attempts.png, parallel.png, and ratios-N.png for each of these budgets.
     """
@@ -158,6 +158,7 @@ def _votes(
             pairs = zip(solved, judged, strict=True)
             votes[name] = [rescored(one, c, models.pair) for one, c in pairs], "verifier"
     votes["majority"] = solved, "majority"
+    votes["pass@N"] = solved, "any"
     return votes
 
 
