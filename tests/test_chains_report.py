@@ -11,11 +11,12 @@ import pytest
 from ttsolve import pools
 from ttsolve.chain_runs import run_chains
 from ttsolve.chains import Chains, chains_of, pass_by_attempt, select_rates
-from ttsolve.chains_report import chains_report
+from ttsolve.chains_report import draw, revised, written
 from ttsolve.core import Problem
 from ttsolve.engines.sim import SimGenerator, SimVerifier
+from ttsolve.errors import UsageError
 from ttsolve.grade import grade
-from ttsolve.measure import paired
+from ttsolve.measure import mean, paired
 from ttsolve.recall import StoredPair
 from ttsolve.solve import SIM
 from ttsolve.store import Store
@@ -53,18 +54,19 @@ def report_on(
     say = [].append if said is None else said.append
     with Store(folder / "ttsolve.db") as store:
         models = StoredPair(SIM, store, lambda: (SimGenerator(), SimVerifier()))
-        return chains_report(
-            problems, models, chains=chains, length=length, figures=figures, say=say
-        )
+        found = revised(problems, models, chains, length, say=say)
+    if figures:
+        draw(found, figures, "dice")
+    return written(found)
 
 
 def many(count: int) -> list[Problem]:
-    """Problems of five difficulties and of two subjects, one of which is rare."""
+    """Problems of five difficulties; one in three is of a subject of its own."""
     return [
         Problem(
             f"question {i} p={(0.1, 0.4, 0.6, 0.8, 0.98)[i % 5]}",
             reference="42",
-            subject="rare" if i % 10 == 9 else "common",
+            subject=f"rare {i}" if i % 3 == 2 else "common",
         )
         for i in range(count)
     ]
@@ -120,15 +122,23 @@ def test_it_has_the_ratios_by_fifths(tmp_path: Path) -> None:
 
 
 def test_it_tells_subjects_and_attempts_beyond_training(tmp_path: Path) -> None:
-    report = report_on(many(30), tmp_path, 2, 8)
-    known = solved(many(30), tmp_path, 2, 8)
-    heads, *rows = tables(report)[1]
+    heads, *rows = tables(report_on(many(90), tmp_path, 2, 8))[1]
     assert heads[2:8] == ["1", "5", "5 over 1", "6 to 8", "6 to 8 over 1", "6 to 8 over 5"]
-    assert [row[:2] for row in rows] == [["all", "30"], ["common", "27"], ["others", "3"]]
+    named = [["all", "90"], ["common", "60"], ["subjects under 25", "30"]]
+    assert [row[:2] for row in rows] == named
+    known = solved(many(90), tmp_path, 2, 8)
     right = np.array([one.right.mean(axis=0) for one in known if one.subject == "common"])
-    assert rows[1][2] == f"{right[:, 0].mean():.3f}"
+    assert rows[1][2] == mean(right[:, 0]).brief
     assert rows[1][6] == paired(right[:, 5:].mean(axis=1), right[:, 0]).brief
     assert rows[1][7] == paired(right[:, 5:].mean(axis=1), right[:, 4]).brief
+    alone = tables(report_on(many(30), tmp_path, 2, 6))[1]  # the rest would be too few to tell of
+    assert [row[0] for row in alone] == ["right in attempt", "all"]
+    assert alone[0][5:8] == ["6", "6 over 1", "6 over 5"]
+
+
+def test_no_problems_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no problems to measure"):
+        report_on([], tmp_path, 2, 2)
 
 
 def test_it_draws_what_it_tells(tmp_path: Path) -> None:

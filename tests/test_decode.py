@@ -209,3 +209,23 @@ def test_after_an_error_the_loop_forgets_and_goes_on() -> None:
     expected = [reference(request) for request in requests]
     run(loop, requests)
     assert [(request.steps, request.finish) for request in requests] == expected
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_a_chain_waits_where_it_ended_for_its_next_attempt(chained: bool) -> None:
+    """Also while others of its round go on, which close the other gaps; and it is not parked."""
+    loop = loop_of(4)
+    requests = [ask([2, 3, 2, lane], room=12 if lane else 2, seed=lane) for lane in range(4)]
+    for request in requests:
+        request.chained = chained
+    run(loop, requests)
+    first = requests[0]
+    assert sum(step.tokens for step in first.steps) == 2 < min(
+        sum(step.tokens for step in request.steps) for request in requests[1:]
+    )
+    held = [2, 3, 2, 0, *(id_ for step in first.steps for id_ in step.ids)]
+    following = ask([*held, 3])
+    run(loop, [following])
+    assert (following.decoded == 2) is chained  # what was drawn last, and what is new
+    assert (following.steps, following.finish) == reference(following)
+    assert not loop.cache._parked

@@ -29,8 +29,9 @@ FIRST_LOOK = 4  # samples, where the policy has no probe
 class Auto:
     """The strategy that chooses among the others; with a confidence, it may stop early.
 
-    With a confidence it looks at the vote after the probe, and, where the choice is independent
-    samples, each time their number has doubled. A search is not looked into: it runs to its end.
+    With a confidence, and more than `FIRST_LOOK` units, it looks at the vote after the probe, and,
+    where the choice is independent samples, each time their number has doubled. A search is not
+    looked into: it runs to its end.
     """
 
     name: ClassVar[str] = "auto"
@@ -43,7 +44,7 @@ class Auto:
 
     def __call__(self, problem: Problem, engine: Engine) -> list[Solution]:
         choice = self.policy.at(self.n)
-        # A search is not looked into before its end, and a look at all of its units would be one.
+        # Of so few units or fewer a look would leave a search nothing.
         look = FIRST_LOOK if self.confidence is not None and self.n > FIRST_LOOK else 0
         probe = min(choice.probe or look, self.n) if engine.verifier else min(look, self.n)
         found = engine.score(engine.sample([problem.root] * probe))

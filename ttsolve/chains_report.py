@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from ttsolve.chains import (
     turned_wrong,
 )
 from ttsolve.core import Problem, Result
+from ttsolve.errors import UsageError
 from ttsolve.measure import Floats, mean, paired
 from ttsolve.recall import StoredPair
 from ttsolve.report import Point
@@ -37,60 +38,15 @@ FEWEST = 25  # problems that are cut into fifths, or stand for their subject
 FIFTHS = ("hardest fifth", "second", "third", "fourth", "easiest fifth")
 SAID_EVERY = 25  # problems
 
-Grids = Mapping[str, dict[Size, Floats]]  # of each selector: how often its votes are right, [P]
 Some = NDArray[np.int64]  # places of problems
-
-
-def chains_report(
-    problems: Sequence[Problem],
-    models: StoredPair,
-    *,
-    chains: int,
-    length: int,
-    seed: int = 0,
-    figures: Path | None = None,
-    say: Callable[[str], None] = lambda sentence: None,
-) -> str:
-    """Solve the problems by chains of revisions, and tell what they came to, as Markdown.
-
-    pass@1 of every attempt, over all problems and by subject, with how often the next attempt turns
-    right into wrong; for all numbers and lengths of chains that are powers of two how often each
-    selector's vote is right: the reviser's own verifier, with the earlier attempts in view and
-    without; the pair's; majority; and how often any attempt is (pass@N). Then sequential over
-    parallel, and the ratios at the budgets of the paper's grid by fifths of the problems.
-
-    figures: a folder for attempts.png, parallel.png, and ratios-N.png for each of these budgets.
-    """
-    results = []
-    for result in run_chains(problems, models, chains=chains, length=length, seed=seed):
-        results.append(result)
-        if len(results) % SAID_EVERY == 0:
-            say(f"{len(results)}/{len(problems)} problems")
-    pairs = zip(results, problems, strict=True)
-    solved = [chains_of(r.candidates, p, models.pair) for r, p in pairs]
-    votes = _votes(results, solved, models)
-    grids = {name: select_grid(known, selector) for name, (known, selector) in votes.items()}
-    found = Revised(solved, grids, seed)
-    if figures is not None:
-        _draw(found, figures, f"pair {models.pair.name}, {len(solved)} problems")
-    return "\n".join(
-        [
-            f"{len(solved)} problems, {chains} chains of {length}, seed {seed}.",
-            *_attempts(found),
-            *_subjects(found),
-            *_grid(found),
-            *_sequential(found),
-            *_ratios(found),
-        ]
-    )
 
 
 @dataclass(frozen=True)
 class Revised:
-    """What the problems' chains came to."""
+    """What the chains of P problems came to."""
 
-    solved: Sequence[Chains]
-    grids: Grids
+    solved: Sequence[Chains]  # [P]
+    grids: Mapping[str, dict[Size, Floats]]  # of each selector: how often its votes are right, [P]
     seed: int = 0
 
     @cached_property
@@ -103,13 +59,9 @@ class Revised:
         """The selector that stands first."""
         return next(iter(self.grids))
 
-    @property
-    def length(self) -> int:
-        return int(self.rates.shape[1])
-
     @cached_property
     def budgets(self) -> list[int]:
-        """Those above 1 of one chain that are those of single attempts as well."""
+        """Those above 1 that one chain spends, and single attempts as well."""
         sizes = self.grids[self.judge]
         return sorted(n for c, n in sizes if c == 1 < n and (n, 1) in sizes)
 
@@ -131,18 +83,46 @@ class Revised:
         return np.array_split(np.argsort(easy, kind="stable"), len(FIFTHS))
 
     @cached_property
-    def subjects(self) -> dict[str, Some]:
-        """The problems of each subject that has enough of them, the largest first; and the others.
-
-        Empty where these would be all of one kind.
-        """
+    def groups(self) -> list[tuple[str, Some]]:
+        """All problems; those of each subject that has enough, the largest first; and the rest."""
         names = np.array([one.subject for one in self.solved])
         known, counts = np.unique(names, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         large = [known[i] for i in order if known[i] and counts[i] >= FEWEST]
-        groups = {str(name): np.flatnonzero(names == name) for name in large}
-        groups["others"] = np.flatnonzero(~np.isin(names, large))
-        return {name: some for name, some in groups.items() if 0 < some.size < names.size}
+        groups = [(f"{name}", np.flatnonzero(names == name)) for name in large]
+        rest = np.flatnonzero(~np.isin(names, large))
+        if large and rest.size >= FEWEST:
+            groups.append((f"subjects under {FEWEST}", rest))
+        everything = np.arange(names.size)
+        return [("all", everything), *(groups if len(groups) > 1 else [])]
+
+
+def revised(
+    problems: Sequence[Problem],
+    models: StoredPair,
+    chains: int,
+    length: int,
+    *,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Revised:
+    """Solve the problems by so many chains of that length, and hold all votes among them.
+
+    Raises:
+        UsageError: there are no problems.
+    """
+    if not problems:
+        raise UsageError("There are no problems to measure: write some with `ttsolve train data`.")
+    results = []
+    for result in run_chains(problems, models, chains=chains, length=length, seed=seed):
+        results.append(result)
+        if len(results) % SAID_EVERY == 0:
+            say(f"{len(results)}/{len(problems)} problems")
+    pairs = zip(results, problems, strict=True)
+    solved = [chains_of(r.candidates, p, models.pair) for r, p in pairs]
+    votes = _votes(results, solved, models)
+    grids = {name: select_grid(known, selector) for name, (known, selector) in votes.items()}
+    return Revised(solved, grids, seed)
 
 
 def _votes(
@@ -165,9 +145,32 @@ def _votes(
 # --- tables -----------------------------------------------------------------------------------
 
 
+def written(found: Revised) -> str:
+    """What they came to, as Markdown.
+
+    pass@1 of every attempt, over all problems and by subject, with how often the next attempt turns
+    right into wrong; for all numbers and lengths of chains that are powers of two how often each
+    selector's vote is right: the reviser's own verifier, with the earlier attempts in view and
+    without; the pair's; majority; and how often any attempt is (pass@N). Then sequential over
+    parallel, and the ratios at the budgets of the paper's grid by fifths of the problems.
+    """
+    chains, length = found.solved[0].right.shape
+    return "\n".join(
+        [
+            f"{len(found.solved)} problems, {chains} chains of {length}, seed {found.seed}.",
+            *_attempts(found),
+            *_subjects(found),
+            *_grid(found),
+            *_sequential(found),
+            *_ratios(found),
+        ]
+    )
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines]
+    lines = [" | ".join(str(cell).replace("|", "\\|") for cell in row) for row in rows]
+    bar = "|---" * len(heads) + "|"
+    return ["", f"| {' | '.join(heads)} |", bar, *(f"| {line} |" for line in lines)]
 
 
 def _attempts(found: Revised) -> list[str]:
@@ -180,22 +183,21 @@ def _attempts(found: Revised) -> list[str]:
 
 def _subjects(found: Revised) -> list[str]:
     """First and last attempts as training has them, those beyond, and what the next one turns."""
-    seed, last = found.seed, min(found.length, TRAINED + 1)
+    seed, length = found.seed, found.rates.shape[1]
+    last = min(length, TRAINED + 1)
+    rest = f"{last + 1}" + f" to {length}" * (length > last + 1)
     heads = ["right in attempt", "n", "1", f"{last}", f"{last} over 1"]
-    if beyond := found.length > last:
-        rest = f"{last + 1} to {found.length}"
-        heads += [rest, f"{rest} over 1", f"{rest} over {last}"]
-    everything = np.arange(len(found.solved))
+    heads += [rest, f"{rest} over 1", f"{rest} over {last}"] if length > last else []
     rows = []
-    for name, some in {"all": everything, **found.subjects}.items():
+    for name, some in found.groups:
         rates, right = found.rates[some], [found.solved[i].right for i in some]
         first, final, later = rates[:, 0], rates[:, last - 1], rates[:, last:]
-        row = [name, some.size, f"{first.mean():.3f}", f"{final.mean():.3f}"]
+        row = [name, some.size, *(mean(x, seed).brief for x in (first, final))]
         row.append(paired(final, first, seed).brief)
-        if beyond:
+        if length > last:
             after = np.asarray(later.mean(axis=1))
-            leads = [paired(after, other, seed).brief for other in (first, final)]
-            row += [f"{after.mean():.3f}", *leads]
+            row.append(mean(after, seed).brief)
+            row += [paired(after, other, seed).brief for other in (first, final)]
         rows.append([*row, turned_wrong(right, seed), turned_right(right, seed)])
     return _table((*heads, "right → wrong", "wrong → right"), rows)
 
@@ -233,8 +235,9 @@ def _ratios(found: Revised) -> list[str]:
         for size in sorted(found.ratios(budget))
     ]
     text = (
-        f"Votes ({found.judge}) by fifths of the problems, the hardest first; above each "
-        "fifth, how often its attempts are right:"
+        f"Votes ({found.judge}) by fifths of the problems, the hardest first; above each fifth, "
+        "how often its attempts are right. The same attempts cut the fifths and vote, so the outer "
+        "ones are exaggerated: compare within a column."
     )
     return ["", text, *_table(("chains × length", *(f"{m:.2f}" for m in means)), rows)]
 
@@ -246,29 +249,31 @@ def _name(size: Size) -> str:
 # --- figures ----------------------------------------------------------------------------------
 
 
-def _draw(found: Revised, folder: Path, of: str) -> None:
-    """Attempts, sequential against parallel, ratios."""
-    lines = {"all": found.rates}
-    lines |= {name: found.rates[some] for name, some in found.subjects.items()}
+def draw(found: Revised, folder: Path, pair: str) -> None:
+    """attempts.png, parallel.png, and ratios-N.png for each budget of the grid.
+
+    Raises:
+        StorageError: when one cannot be written.
+    """
+    of, estimate = f"pair {pair}, {len(found.solved)} problems", partial(mean, seed=found.seed)
+    lines = {name: found.rates[some] for name, some in found.groups}
     title = f"Is the n-th attempt of a chain more often right than the first ({of})"
     plots_paper.plot_attempts(lines, TRAINED, folder / "attempts.png", title)
-    judges = dict.fromkeys((found.judge, "majority"))
     points = [
-        Point(f"{kind}, {name}", n, mean(found.grids[name][size]))
-        for name in judges
+        Point(f"{kind}, {name}", n, estimate(found.grids[name][size]))
+        for name in dict.fromkeys((found.judge, "majority"))
         for n in found.budgets
         for kind, size in (("sequential", (1, n)), ("parallel", (n, 1)))
     ]
     if points:
         title = f"N revisions in a row against N first attempts side by side ({of})"
         plots.plot_budgets(points, folder / "parallel.png", title)
+    groups = [*zip(FIFTHS, found.fifths, strict=True), ("all", np.arange(len(found.solved)))]
     for budget in found.compared:
-        groups = dict(zip(FIFTHS, found.fifths, strict=True))
-        groups["all"] = np.arange(len(found.solved))
         grid, sizes = found.grids[found.judge], found.ratios(budget)
         ratios = {
-            name: {ratio: mean(grid[size][some]) for size, ratio in sizes.items()}
-            for name, some in groups.items()
+            name: {ratio: estimate(grid[size][some]) for size, ratio in sizes.items()}
+            for name, some in groups
         }
         title = f"Which ratio of revisions to parallel attempts is best at N = {budget} ({of})"
         plots_paper.plot_ratios(ratios, folder / f"ratios-{budget}.png", title)

@@ -127,7 +127,7 @@ class Engine:
         its rollouts will cost; prefixes beyond the budget come back with finish "budget". What
         Ctrl-C stopped before it had begun costs nothing.
 
-        turn: how many attempts of its chain come before each prefix (all stand in chains, if any).
+        turn: which attempt of its chain each prefix asks for, from 0; outside chains it means none.
         """
         if temperature is None:
             temperature = self.sampling.temperature
@@ -200,6 +200,7 @@ class Engine:
             self.listen(event)
 
     def _seed_of(self, prefix: Solution, turn: int) -> int:
+        """That of a chain's attempt, or else of the run's next lane."""
         question = prefix.problem.question
         if turn and prefix.chain is not None:
             return sample_seed(self.seed, question, prefix.chain, turn)

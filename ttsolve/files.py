@@ -52,7 +52,7 @@ def replacing(path: Path, remedy: str = ROOM, *, follow: bool = True) -> Iterato
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Refuse, before anything is computed for it, a folder that nothing can be written into.
+    """Refuse, before anything is computed for it, a folder in whose place a file stands.
 
     Raises:
         UsageError: a file is in its way; the sentence names the option.

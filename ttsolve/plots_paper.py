@@ -70,24 +70,27 @@ def plot_attempts(lines: Mapping[str, Floats], trained: int, file: Path, title: 
         lines: each of shape [P, L], the first of all problems.
         trained: how many earlier attempts the reviser was shown in training, at most.
     """
-    figure = new_figure(7.0, 4.4)
+    figure = new_figure(8.0, 4.4)
     axes = figure.subplots()
+    longest = max(right.shape[1] for right in lines.values())
     for number, (name, right) in enumerate(lines.items()):
-        each, color = [mean(column) for column in right.T], "black" if number == 0 else f"C{number}"
+        each, color = [mean(column) for column in right.T], f"C{number}" if number else "black"
         places = range(1, len(each) + 1)
         axes.plot(
             places, [e.value for e in each], marker=MARKS[number % len(MARKS)], markersize=4,
             color=color, label=f"{name} (n={len(right)})",
         )  # fmt: skip
         axes.fill_between(
-            places, [e.low for e in each], [e.high for e in each], alpha=0.15, color=color,
+            places, [e.low for e in each], [e.high for e in each], alpha=0.12, color=color,
             linewidth=0,
         )  # fmt: skip
-        axes.set_xticks([place for place in places if len(each) <= 20 or place % 4 == 0])
-    axes.axvline(trained + 1.5, color="0.6", linewidth=1, linestyle="--")
-    axes.annotate(
-        " beyond training", (trained + 1.5, 0.02), xycoords=("data", "axes fraction"), fontsize=8
-    )
+    if longest > trained + 1:
+        axes.axvline(trained + 1.5, color="0.6", linewidth=1, linestyle="--")
+        axes.annotate(
+            " beyond training", (trained + 1.5, 0.02), xycoords=("data", "axes fraction"),
+            fontsize=8,
+        )  # fmt: skip
+    axes.set_xticks([i for i in range(1, longest + 1) if longest <= 20 or i % 4 == 0])
     axes.set(xlabel="attempt in its chain", ylabel="right attempts (pass@1)")
     figure.suptitle(title, fontsize=11)
     if len(lines) > 1:

@@ -337,7 +337,10 @@ def measure_reviser(
     length: Annotated[int, typer.Option(min=2, help="Attempts of each chain.")] = 16,
     seed: Seed = 0,
     figures: Annotated[
-        Path | None, typer.Option(help="A folder for plots of them; default: none are drawn.")
+        Path | None,
+        typer.Option(
+            help="A folder for attempts.png, parallel.png, ratios-N.png; default: no plots."
+        ),
     ] = None,
     cache: CacheFile = None,
     no_cache: NoCache = False,
@@ -347,24 +350,19 @@ def measure_reviser(
     pass@1 by attempt, all votes and ratios, as Markdown.
     """
     with _extra():
-        from ttsolve.chains_report import chains_report
+        from ttsolve.chains_report import draw, revised, written
         from ttsolve.files import check_folder
         from ttsolve.plots import check_plot
         from ttsolve.train.data import read_problems
+        from ttsolve.train.work import needed
 
         if figures is not None:
             check_plot(figures / "attempts.png")
             check_folder(figures, "--figures")
         chosen = load_pair(pair)
-        some = read_problems(pair / "data" / "test.jsonl")[:problems]
+        some = read_problems(needed(pair / "data" / "test.jsonl", "data"))[:problems]
         with stored_pair(chosen, -1, cache, no_cache) as models:
-            report = chains_report(
-                some,
-                models,
-                chains=chains,
-                length=length,
-                seed=seed,
-                figures=figures,
-                say=render.progress,
-            )
-        render.line(report)
+            found = revised(some, models, chains, length, seed=seed, say=render.progress)
+        render.line(written(found))
+        if figures is not None:
+            draw(found, figures, chosen.name)

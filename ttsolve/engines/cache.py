@@ -85,6 +85,7 @@ class Cache:
         self.model, self.tree = model, tree
         self.length = tree.length  # [sequences], a live view
         self.spoilt = np.zeros(len(self.length), bool)  # what it holds is hardly asked for again
+        self.awaits = np.zeros(len(self.length), bool)  # but for a chain's next attempt, in place
         self._parked: OrderedDict[bytes, Cells] = OrderedDict()  # by content, the oldest first
         self._bytes = 0  # of what is parked
         self._copying: set[int] = set()  # from and to which the model copies when it next decodes

@@ -77,7 +77,7 @@ class DecodeLoop:
             if not mine:
                 continue
             filling = self._lanes.is_filling(lane, mine[0])
-            self.cache.spoilt[lane] = True
+            self.cache.spoilt[lane], self.cache.awaits[lane] = True, False
             self._keep(lane, [request for request in riders if request.owner is not owner])
             for request in mine:
                 if filling:
@@ -186,15 +186,16 @@ class DecodeLoop:
 
         What waits in a hole for another round (a beam's prefix, a chain) stays where it is.
         """
-        spoilt = self.cache.spoilt
+        spoilt, awaits = self.cache.spoilt, self.cache.awaits
         while self._lanes.running.any():
             source = int(np.flatnonzero(self._lanes.running)[-1])
-            holes = np.flatnonzero((self._lanes.free & spoilt)[:source])
+            holes = np.flatnonzero((self._lanes.free & spoilt & ~awaits)[:source])
             if not len(holes):
                 return
             target = int(holes[0])
             self.cache.take(Place(target, source, int(self.cache.length[source])))
             spoilt[target], spoilt[source] = spoilt[source], True
+            awaits[target], awaits[source] = awaits[source], False
             self._lanes.move(source, target)
 
     # -- decoding ----------------------------------------------------------------------------------
@@ -247,8 +248,8 @@ class DecodeLoop:
             else:
                 going.setdefault(token, []).append(request)
         staying = max(going, key=lambda token: len(going[token]), default=None)
-        goes_on = any(request.finish is None or request.chained for request in ended)
-        self.cache.spoilt[lane] = not goes_on
+        self.cache.spoilt[lane] = not any(request.finish is None for request in ended)
+        self.cache.awaits[lane] = any(request.chained for request in ended)
         if staying is not None:
             self.cache.park(lane)  # before it grows: a search may go on from here
         prefix = self.cache.tree.tokens[lane, : self.cache.length[lane]]

@@ -23,7 +23,7 @@ class Request:
     room: int  # new tokens it may have, at least 1; prefix and room fit into the context
     done: Callable[[Request], None] = lambda _: None  # called once, from the loop's thread
     owner: object = None  # whose request it is, for `DecodeLoop.cancel`
-    chained: bool = False  # what it ends with begins the prefix of another: an attempt of a chain
+    chained: bool = False  # what it ends with may begin another's prefix: an attempt of a chain
     key: bytes = b""  # the prefix's content
     begun: int = 0  # position at which the step in hand began
     steps: list[Step] = field(default_factory=list)

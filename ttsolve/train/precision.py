@@ -27,7 +27,7 @@ def mixed() -> torch.autocast:
 def flushed() -> Iterator[None]:
     """A block in which numbers too small to be normal count as 0: CPUs are slow at computing them.
 
-    Around it they are what they are: Python's own floats change with torch's in this thread.
+    Not after it: in this thread Python's own floats, too, would go on losing them.
     """
     torch.set_flush_denormal(True)
     try:
