@@ -219,12 +219,9 @@ def test_a_chain_waits_where_it_ended_for_its_next_attempt(chained: bool) -> Non
     for request in requests:
         request.chained = chained
     run(loop, requests)
-    first = requests[0]
-    assert sum(step.tokens for step in first.steps) == 2 < min(
-        sum(step.tokens for step in request.steps) for request in requests[1:]
-    )
-    held = [2, 3, 2, 0, *(id_ for step in first.steps for id_ in step.ids)]
-    following = ask([*held, 3])
+    first, *others = ([id_ for step in request.steps for id_ in step.ids] for request in requests)
+    assert len(first) == 2 < min(map(len, others))
+    following = ask([2, 3, 2, 0, *first, 3])
     run(loop, [following])
     assert (following.decoded == 2) is chained  # what was drawn last, and what is new
     assert (following.steps, following.finish) == reference(following)
