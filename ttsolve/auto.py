@@ -44,14 +44,14 @@ class Auto:
 
     def __call__(self, problem: Problem, engine: Engine) -> list[Solution]:
         choice = self.policy.at(self.n)
-        # Of so few units or fewer a look would leave a search nothing.
+        # A look takes that many units, and would leave a search none.
         look = FIRST_LOOK if self.confidence is not None and self.n > FIRST_LOOK else 0
         probe = min(choice.probe or look, self.n) if engine.verifier else min(look, self.n)
         found = engine.score(engine.sample([problem.root] * probe))
         chosen = self._choose(found, engine)
         if self._sure(found, INDEPENDENT[0 if engine.verifier else 1], engine):
             return found
-        if self.confidence is not None and chosen in INDEPENDENT:
+        if found and self.confidence is not None and chosen in INDEPENDENT:
             return self._until_sure(found, chosen, problem, engine)
         if left := self.n - len(found):
             found = found + planned_within(chosen, left)(problem, engine)
@@ -90,7 +90,7 @@ class Auto:
         self, found: list[Solution], chosen: str, problem: Problem, engine: Engine
     ) -> list[Solution]:
         while len(found) < self.n and not engine.stop.is_set():
-            more = min(len(found) or FIRST_LOOK, self.n - len(found))
+            more = min(len(found), self.n - len(found))
             found = found + planned_within(chosen, more)(problem, engine)
             if self._sure(found, chosen, engine):
                 break

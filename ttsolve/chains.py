@@ -19,6 +19,9 @@ from ttsolve.engine import Verifier
 from ttsolve.measure import Estimate, Floats, mean, ratio, winners
 from ttsolve.pair import Pair
 from ttsolve.pools import pool_of, scored
+from ttsolve.strategies import Revisions
+
+TRAINED: int = Revisions.memory  # attempts in the contexts that a reviser learns from, at most
 
 Selector = Literal["verifier", "majority", "any"]  # any: the vote that knew the answer (pass@N)
 Size = tuple[int, int]  # chains, and attempts of each: the parallel and the sequential part

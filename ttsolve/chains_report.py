@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ttsolve import plots, plots_paper
 from ttsolve.chain_runs import run_chains
 from ttsolve.chains import (
+    TRAINED,
     Chains,
     Selector,
     Size,
@@ -26,13 +27,12 @@ from ttsolve.chains import (
     turned_wrong,
 )
 from ttsolve.core import Problem, Result
+from ttsolve.document import Grid, markdown_table
 from ttsolve.errors import UsageError
 from ttsolve.measure import Floats, mean, paired
 from ttsolve.recall import StoredPair
 from ttsolve.report import Point
-from ttsolve.strategies import Revisions
 
-TRAINED: int = Revisions.memory  # attempts in the contexts that a reviser learns from, at most
 GRID = (16, 64, 128)  # attempts of a problem: the budgets whose ratios the paper compares
 FEWEST = 25  # problems that are cut into fifths, or stand for their subject
 FIFTHS = ("hardest fifth", "second", "third", "fourth", "easiest fifth")
@@ -168,9 +168,8 @@ def written(found: Revised) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    lines = [" | ".join(str(cell).replace("|", "\\|") for cell in row) for row in rows]
-    bar = "|---" * len(heads) + "|"
-    return ["", f"| {' | '.join(heads)} |", bar, *(f"| {line} |" for line in lines)]
+    cells = tuple(tuple(map(str, row)) for row in rows)
+    return ["", *markdown_table(Grid(tuple(heads), cells))]
 
 
 def _attempts(found: Revised) -> list[str]:

@@ -84,12 +84,13 @@ def _markdown(document: Document) -> Iterator[str]:
             yield f"\n{paragraph}"
         if section.table:
             yield ""
-            yield from _markdown_table(section.table)
+            yield from markdown_table(section.table)
         if section.figure:
             yield f"\n![{section.figure.caption}]({section.figure.file.name})"
 
 
-def _markdown_table(table: Grid) -> Iterator[str]:
+def markdown_table(table: Grid) -> Iterator[str]:
+    """The lines of a table in Markdown."""
     yield _markdown_row(table.head)
     yield "|" + "---|" * len(table.head)
     yield from map(_markdown_row, table.rows)

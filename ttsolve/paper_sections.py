@@ -14,6 +14,7 @@ import numpy as np
 
 from ttsolve import plots, plots_paper
 from ttsolve.calibrate import at_budget
+from ttsolve.chains import TRAINED
 from ttsolve.document import Figure, Grid, Section
 from ttsolve.evidence import AUTO, BEAM, BEST, MAJORITY, Difficulty, Evidence, Missing, ratio_name
 from ttsolve.exchange import Match, matches, reach
@@ -22,7 +23,6 @@ from ttsolve.render_paper import signed
 from ttsolve.report import Point
 from ttsolve.vote import Aggregation
 
-TRAINED = 4  # attempts in the contexts that a reviser learns from (paper section 6.1)
 KINDS: tuple[Difficulty, ...] = ("oracle", "predicted")
 STEPS: dict[Aggregation, str] = {
     "last": "of the last step",
