@@ -430,6 +430,25 @@ def test_chains_show_the_latest_attempts_and_are_kept_one_after_the_other(tmp_pa
     assert max(map(len, generator.shown)) == MEMORY
 
 
+def test_fewer_and_shorter_chains_are_the_beginning_of_more_and_longer_ones(tmp_path) -> None:
+    class Seeds(Counts):
+        def sample(self, prefixes, how, watch=None, stop=None):
+            steps = [Step(f"Answer: {one.seed}\n", 3) for one in how]
+            grown = zip(prefixes, steps, strict=True)
+            return [p.grow(step, finish="stop") for p, step in grown], Usage()
+
+    def chains(count: int, length: int) -> list[list[str | None]]:
+        file = tmp_path / f"{count}x{length}.jsonl"
+        draw(Seeds(), [Problem("What is 3?", "3")], count, Sampling(), file, length=length)
+        (kept,) = read_pool(file)
+        answers = [s.answer for s in kept.samples]
+        return [answers[first : first + length] for first in range(0, count * length, length)]
+
+    many = chains(3, 5)
+    assert len({answer for chain in many for answer in chain}) == 15
+    assert chains(2, 3) == [chain[:3] for chain in many[:2]]
+
+
 def test_every_attempt_of_a_chain_is_labelled_where_it_ends(tmp_path, tokenizer) -> None:
     file = tmp_path / "chains-0.jsonl"
     draw(Counts(), [Problem("What is 3?", "3")], 1, Sampling(), file, length=6)

@@ -14,7 +14,7 @@ from ttsolve.train.figures import by_kind, scored_pool
 from ttsolve.train.pool_file import read_pool
 from ttsolve.train.work import PROMPT, Say, needed
 
-BUDGETS = (4, 16, 64)
+BUDGETS = (4, 16, 64, 256)
 VOTES: tuple[Method, ...] = ("weighted", "best")
 STEPS = 6  # the first ones
 Rates = dict[tuple[Method, int], Floats]  # of each vote: how often it is right, a problem

@@ -95,7 +95,7 @@ def _grown(
             for (p, chain), before in zip(places, grown, strict=True)
         ]
         how = [
-            replace(sampling, seed=sample_seed(seed, p.question, chain * length + turn))
+            replace(sampling, seed=sample_seed(seed, p.question, chain, turn))
             for p, chain in places
         ]
         attempts, usage = generator.sample(prefixes, how)
