@@ -74,15 +74,15 @@ def test_what_was_not_trained_yet_is_named(work, tmp_path) -> None:
 
 
 def test_verifiers_are_compared_on_the_same_samples(work, tmp_path) -> None:
-    problem = Problem("What is 1 + 1?", "2", subject="coins", level=1)
-    samples = [
-        Solution(problem, (Step(f"{n} = {n}\n", 4), Step(f"Answer: {n}\n", 3)), "stop")
-        for n in (1, 2, 3, 2)
-    ]
+    def row(subject: str) -> str:
+        problem = Problem("What is 1 + 1?", "2", subject=subject, level=1)
+        steps = [(Step(f"{n} = {n}\n", 4), Step(f"Answer: {n}\n", 3)) for n in (1, 2, 3, 2)]
+        return line_of(problem, [(0, Solution(problem, some, "stop")) for some in steps])
+
     with pytest.raises(UsageError, match=r"pool-test\.jsonl: `ttsolve train measure` draws"):
         compare_verifiers(work, "test", [work / "verifier.onnx"], None, print)
-    rows = line_of(problem, [(0, s) for s in samples])
-    (work / "pool-test.jsonl").write_text(rows * 2, encoding="utf-8")
+    rows = row("coins") + row("coins") + row("rates")
+    (work / "pool-test.jsonl").write_text(rows, encoding="utf-8")
     other = tmp_path / "other.onnx"
     model = wild_model(work / "tokenizer.json")
     export_onnx(wild(RewardModel(model), seed=5), work / "tokenizer.json", other)
@@ -90,7 +90,11 @@ def test_verifiers_are_compared_on_the_same_samples(work, tmp_path) -> None:
     head, _, *body = (line.strip("| ").split(" | ") for line in table.splitlines())
     assert head == ["1 problems", str(work / "verifier.onnx"), str(other)]
     cells = {name: values for name, *values in body}
-    assert all(value.endswith("n=1") for value in cells["AUC within problems, choice subjects"])
+    assert all(value.endswith("n=1") for value in cells["AUC within problems"])
+    assert "AUC within problems, choice subjects" not in cells  # there is no other kind
     assert len(set(cells["AUC of step 1"])) == 2  # they differ
     assert cells["weighted vote at 4"][0] in ("0.000 [0.000, 0.000]", "1.000 [1.000, 1.000]")
     assert "its lead over the first, best at 4" in cells
+    both = compare_verifiers(work, "test", [other], None, print)
+    assert "| AUC within problems, choice subjects |" in both
+    assert "| AUC within problems, local subjects |" in both

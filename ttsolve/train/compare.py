@@ -57,9 +57,10 @@ def compare_verifiers(
 
 
 def _areas(pools: Sequence[Pool]) -> dict[str, str]:
-    areas = {
-        f"AUC within problems, {k} subjects": measure.auc(v) for k, v in by_kind(pools).items()
-    }
+    kinds = by_kind(pools)
+    areas = {"AUC within problems": measure.auc(pools)}
+    if all(kinds.values()):
+        areas |= {f"AUC within problems, {k} subjects": measure.auc(v) for k, v in kinds.items()}
     steps = enumerate(measure.auc_by_step(pools)[:STEPS], 1)
     areas |= {f"AUC of step {number}": area for number, area in steps}
     return {name: str(area) for name, area in areas.items()}
