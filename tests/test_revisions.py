@@ -14,6 +14,7 @@ from dice_maker import Counting, die
 from ttsolve import store_care
 from ttsolve.auto import Auto
 from ttsolve.cli_eval import sweep_of
+from ttsolve.confidence import FEATURES, Calibration
 from ttsolve.core import Problem, Result, Solution, Step, Usage
 from ttsolve.engine import Engine, Sampling, Watch, sample_seed
 from ttsolve.engines.sim import SimGenerator, SimVerifier
@@ -434,6 +435,20 @@ def test_a_policy_that_revises_is_bound_to_its_reviser(tmp_path: Path) -> None:
         other = replace(revising, reviser=ReviserFiles("r.gguf", "c" * 64))
         for another in (other, pair):
             assert (policy_of(another) == policy) == (not reviser)
+
+
+def test_what_a_policy_says_of_a_reviser_goes_with_it(tmp_path: Path) -> None:
+    pair = replace(SIM, folder=tmp_path, generator=GeneratorFile("g.gguf", "a" * 64))
+    revising = replace(pair, reviser=ReviserFiles("r.gguf", "b" * 64))
+    told = tuple(Calibration(name, (0.0,) * FEATURES) for name in ("beam", "revisions"))
+    policy = bound_to(
+        Policy("fitted", (Choice(8, ("beam:width=4",)),), calibrations=told), revising
+    )
+    assert policy.reviser == "b" * 64
+    write_policy(policy, tmp_path / "policy.toml")
+    assert policy_of(revising) == policy
+    for another in (pair, replace(pair, reviser=ReviserFiles("r.gguf", "c" * 64))):
+        assert policy_of(another) == replace(policy, calibrations=told[:1])
 
 
 def test_a_grid_has_the_papers_ratios_and_skips_what_has_no_size() -> None:

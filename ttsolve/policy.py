@@ -58,7 +58,7 @@ class Policy:
     choices: tuple[Choice, ...]  # by rising budget
     generator: str = ""  # sha256 of the models it was fitted for
     verifier: str = ""
-    reviser: str = ""  # "": no choice revises
+    reviser: str = ""  # "": it does not revise
     calibrations: tuple[Calibration, ...] = ()
     stops: tuple[Stop, ...] = ()  # by rising promise
     temperature: float | None = None  # of the samples it was fitted on; None: the pair's own
@@ -94,6 +94,9 @@ PAPER = Policy(
 def policy_of(pair: Pair) -> Policy:
     """The pair's own policy; the paper's where it has none, or one of other models.
 
+    Where only the reviser is another, a policy that does not choose revisions stays, without what
+    it says of them.
+
     Raises:
         PairError: when its policy.toml cannot be used.
     """
@@ -102,9 +105,12 @@ def policy_of(pair: Pair) -> Policy:
         return PAPER
     policy = read_policy(file)
     *models, reviser = models_of(pair)
-    if [policy.generator, policy.verifier] != models or policy.reviser not in ("", reviser):
+    known = policy.reviser in ("", reviser)
+    usable = known or not _chooses_revisions(policy)
+    if [policy.generator, policy.verifier] != models or not usable:
         return replace(PAPER, about=f"{PAPER.about}; {file} was fitted for other models")
-    return policy
+    told = tuple(c for c in policy.calibrations if known or c.strategy != Revisions.name)
+    return replace(policy, calibrations=told)
 
 
 def read_policy(file: Path) -> Policy:
@@ -138,10 +144,14 @@ def models_of(pair: Pair) -> tuple[str, str, str]:
 def bound_to(policy: Policy, pair: Pair) -> Policy:
     """The policy, saying that it was fitted for the models of this pair."""
     generator, verifier, reviser = models_of(pair)
-    chosen = (text for choice in policy.choices for text in choice.strategies)
-    revises = any(read_plan(text)[0] == Revisions.name for text in chosen)
+    revises = _chooses_revisions(policy) or policy.calibration(Revisions.name)
     reviser = reviser if revises else ""
     return replace(policy, generator=generator, verifier=verifier, reviser=reviser)
+
+
+def _chooses_revisions(policy: Policy) -> bool:
+    chosen = (text for choice in policy.choices for text in choice.strategies)
+    return any(read_plan(text)[0] == Revisions.name for text in chosen)
 
 
 def read_plan(text: str) -> tuple[str, dict[str, object]]:
