@@ -320,7 +320,6 @@ def test_the_unexpected_ends_the_session_and_nothing_else(
         ("/budget 4 5", "The budget '4 5' cannot be spent: give a whole number from 1 to 65536."),
         ("/strategy beems", "There is no strategy 'beems': use "),
         ("/strategy beam width", "The setting 'width' has no value: write width=VALUE."),
-        ("/strategy beam width=2 width=4", "The setting 'width' is given twice: leave one out."),
         ("/strategy beam wdith=4", "The strategy 'beam' has no setting 'wdith': use "),
         ("/strategy auto confidence=2", "The confidence '2' is not possible: give one between"),
         ("/strategy beam confidence=0.9", "A confidence needs a policy: use it with"),

@@ -203,16 +203,13 @@ def settings_of(words: Iterable[str], option: str = "") -> dict[str, str]:
     """Words as width=4 by their keys; `option`: what the user types before each.
 
     Raises:
-        UsageError: when one has no value, or two are of the same setting.
+        UsageError: when one has no value.
     """
-    settings: dict[str, str] = {}
-    for key, equals, value in (text.partition("=") for text in words):
+    pairs = [text.partition("=") for text in words]
+    for key, equals, _ in pairs:
         if not equals:
             raise UsageError(f"The setting {key!r} has no value: write {option}{key}=VALUE.")
-        if key in settings:
-            raise UsageError(f"The setting {key!r} is given twice: leave one out.")
-        settings[key] = value
-    return settings
+    return {key: value for key, _, value in pairs}
 
 
 @contextmanager
