@@ -93,6 +93,7 @@ def test_verifiers_are_compared_on_the_same_samples(work, tmp_path) -> None:
     assert all(value.endswith("n=1") for value in cells["AUC within problems"])
     assert "AUC within problems, choice subjects" not in cells  # there is no other kind
     assert len(set(cells["AUC of step 1"])) == 2  # they differ
+    assert "AUC of step 3" not in cells  # all have two
     assert cells["weighted vote at 4"][0] in ("0.000 [0.000, 0.000]", "1.000 [1.000, 1.000]")
     assert "its lead over the first, best at 4" in cells
     both = compare_verifiers(work, "test", [other], None, print)

@@ -62,7 +62,7 @@ def _areas(pools: Sequence[Pool]) -> dict[str, str]:
     if all(kinds.values()):
         areas |= {f"AUC within problems, {k} subjects": measure.auc(v) for k, v in kinds.items()}
     steps = enumerate(measure.auc_by_step(pools)[:STEPS], 1)
-    areas |= {f"AUC of step {number}": area for number, area in steps}
+    areas |= {f"AUC of step {number}": area for number, area in steps if area.n}
     return {name: str(area) for name, area in areas.items()}
 
 
