@@ -441,14 +441,18 @@ def test_what_a_policy_says_of_a_reviser_goes_with_it(tmp_path: Path) -> None:
     pair = replace(SIM, folder=tmp_path, generator=GeneratorFile("g.gguf", "a" * 64))
     revising = replace(pair, reviser=ReviserFiles("r.gguf", "b" * 64))
     told = tuple(Calibration(name, (0.0,) * FEATURES) for name in ("beam", "revisions"))
-    policy = bound_to(
-        Policy("fitted", (Choice(8, ("beam:width=4",)),), calibrations=told), revising
-    )
+    fitted = Policy("fitted", (Choice(8, ("beam:width=4",)),), calibrations=told)
+    policy = bound_to(fitted, revising)
     assert policy.reviser == "b" * 64
     write_policy(policy, tmp_path / "policy.toml")
     assert policy_of(revising) == policy
     for another in (pair, replace(pair, reviser=ReviserFiles("r.gguf", "c" * 64))):
         assert policy_of(another) == replace(policy, calibrations=told[:1])
+    prompted = bound_to(fitted, pair)  # revisions without a reviser, by a prompt
+    assert prompted.reviser == ""
+    write_policy(prompted, tmp_path / "policy.toml")
+    assert policy_of(pair) == prompted
+    assert policy_of(revising) == replace(prompted, calibrations=told[:1])
 
 
 def test_a_grid_has_the_papers_ratios_and_skips_what_has_no_size() -> None:

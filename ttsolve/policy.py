@@ -105,11 +105,12 @@ def policy_of(pair: Pair) -> Policy:
         return PAPER
     policy = read_policy(file)
     *models, reviser = models_of(pair)
-    known = policy.reviser in ("", reviser)
-    usable = known or not _chooses_revisions(policy)
+    usable = policy.reviser in ("", reviser) or not _chooses_revisions(policy)
     if [policy.generator, policy.verifier] != models or not usable:
         return replace(PAPER, about=f"{PAPER.about}; {file} was fitted for other models")
-    told = tuple(c for c in policy.calibrations if known or c.strategy != Revisions.name)
+    if policy.reviser == reviser:
+        return policy
+    told = tuple(c for c in policy.calibrations if c.strategy != Revisions.name)
     return replace(policy, calibrations=told)
 
 
