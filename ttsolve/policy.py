@@ -58,7 +58,7 @@ class Policy:
     choices: tuple[Choice, ...]  # by rising budget
     generator: str = ""  # sha256 of the models it was fitted for
     verifier: str = ""
-    reviser: str = ""  # "": it does not revise
+    reviser: str = ""  # "": it neither chooses a trained one nor tells of it
     calibrations: tuple[Calibration, ...] = ()
     stops: tuple[Stop, ...] = ()  # by rising promise
     temperature: float | None = None  # of the samples it was fitted on; None: the pair's own
